@@ -1,0 +1,51 @@
+# The project's tasks. `make demo` and `make test` set up a virtual environment by themselves;
+# `make TASK PREFIX=` uses the environment that is active (pixi's tasks do).
+PYTHON ?= python3
+VENV ?= .venv
+PREFIX ?= $(VENV)/bin/
+TORCH := 2.13.0
+CPU_WHEELS := https://download.pytorch.org/whl/cpu
+
+READY := $(if $(PREFIX),$(VENV)/.ready)
+# On Linux the plain torch wheel brings gigabytes of CUDA packages; without a GPU take the CPU build.
+HAS_GPU := $(shell command -v nvidia-smi)
+ifeq ($(shell uname -s)$(HAS_GPU),Linux)
+  TORCH_WHEEL := --no-deps --retries 1 --extra-index-url $(CPU_WHEELS) torch==$(TORCH)+cpu
+else
+  TORCH_WHEEL := torch==$(TORCH)
+endif
+
+.PHONY: help setup demo test lint bench docs
+
+help:
+	@echo "make demo   simulate events, train the hit filter for a few minutes, evaluate it"
+	@echo "make test   run the tests"
+	@echo "make lint   check style, formatting and the direction of imports"
+	@echo "make bench  time the attention core against its peers"
+	@echo "make docs   build the documentation into site/"
+
+setup: $(READY)
+
+$(VENV)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet $(TORCH_WHEEL)
+	$(VENV)/bin/python -m pip install --quiet -e '.[dev]'
+	touch $@
+
+demo: $(READY)
+	$(PREFIX)hepattn trackml/hit_filter fit --config demo
+	$(PREFIX)hepattn trackml/hit_filter test --config demo
+
+test: $(READY)
+	$(PREFIX)python -m pytest
+
+lint: $(READY)
+	$(PREFIX)ruff check
+	$(PREFIX)ruff format --check
+	$(PREFIX)lint-imports
+
+bench: $(READY)
+	$(PREFIX)python benchmarks/attention.py
+
+docs: $(READY)
+	$(PREFIX)mkdocs build --strict

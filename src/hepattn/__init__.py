@@ -1,0 +1,1 @@
+"""Attention models for high-energy physics."""
