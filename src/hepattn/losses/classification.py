@@ -1,0 +1,72 @@
+"""Losses for yes-or-no questions about the real tokens of each event."""
+
+# B events, N tokens
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def _mean_over_real(loss: Tensor, valid: Tensor) -> Tensor:
+    return (loss * valid).sum() / valid.sum().clamp(min=1)
+
+
+class BinaryCrossEntropy(nn.Module):
+    """Binary cross-entropy, averaged over the real tokens of the batch.
+
+    Args:
+        positive_weight: Weight of the positive tokens; ``batch`` takes the batch's own ratio of
+            negative to positive tokens, so that both classes weigh the same.
+    """
+
+    def __init__(self, positive_weight: float | Literal["batch"] = 1.0) -> None:
+        super().__init__()
+        self.positive_weight = positive_weight
+
+    def forward(self, logit: Tensor, label: Tensor, valid: Tensor) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            logit: Scores before the sigmoid (B, N).
+            label: True for positive tokens (B, N).
+            valid: True for real tokens (B, N).
+
+        Returns:
+            A scalar; zero for a batch without real tokens.
+        """
+        if self.positive_weight == "batch":
+            num_positive = (label & valid).sum()
+            weight = (valid.sum() - num_positive) / num_positive.clamp(min=1)
+        else:
+            weight = torch.tensor(self.positive_weight, device=logit.device)
+        loss = F.binary_cross_entropy_with_logits(
+            logit.float(), label.float(), pos_weight=weight.float(), reduction="none"
+        )  # (B, N)
+        return _mean_over_real(loss, valid)
+
+
+class FocalLoss(nn.Module):
+    """Focal loss: cross-entropy times ``(1 - p_true)^gamma`` (arXiv:1708.02002).
+
+    Args:
+        gamma: How strongly well classified tokens are weighed down.
+        alpha: Weight of positive tokens; negative ones weigh ``1 - alpha``. No weights by default.
+    """
+
+    def __init__(self, gamma: float = 2.0, alpha: float | None = None) -> None:
+        super().__init__()
+        self.gamma = gamma
+        self.alpha = alpha
+
+    def forward(self, logit: Tensor, label: Tensor, valid: Tensor) -> Tensor:
+        """Compute the loss; arguments as in `BinaryCrossEntropy.forward`."""
+        target = label.float()
+        cross_entropy = F.binary_cross_entropy_with_logits(
+            logit.float(), target, reduction="none"
+        )  # (B, N)
+        loss = cross_entropy * (1 - torch.exp(-cross_entropy)) ** self.gamma
+        if self.alpha is not None:
+            loss = loss * torch.where(label, self.alpha, 1 - self.alpha)
+        return _mean_over_real(loss, valid)

@@ -1,0 +1,1 @@
+"""What physicists quote, as numbers with uncertainties."""

@@ -1,0 +1,1 @@
+"""Whole networks that more than one experiment can use."""

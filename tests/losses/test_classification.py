@@ -1,0 +1,61 @@
+"""Classification losses against loops over the real tokens."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from hepattn.losses.classification import BinaryCrossEntropy, FocalLoss
+
+
+@pytest.fixture
+def batch() -> tuple[Tensor, Tensor, Tensor]:
+    valid = torch.tensor([[True, True, True, False], [True, False, False, False]])
+    label = torch.tensor([[True, False, False, True], [False, True, True, True]])
+    return torch.randn(2, 4), label, valid
+
+
+def loop(logit: Tensor, label: Tensor, valid: Tensor, positive: float, negative: float) -> float:
+    terms = []
+    for x, y, real in zip(logit.ravel(), label.ravel(), valid.ravel(), strict=True):
+        p = 1 / (1 + math.exp(-x))
+        if real:
+            terms.append(-positive * math.log(p) if y else -negative * math.log(1 - p))
+    return sum(terms) / len(terms)
+
+
+def test_cross_entropy_averages_over_real_tokens(batch: tuple) -> None:
+    assert_close(BinaryCrossEntropy()(*batch).item(), loop(*batch, 1, 1))
+
+
+def test_positive_weight_scales_the_positive_tokens(batch: tuple) -> None:
+    assert_close(BinaryCrossEntropy(2.5)(*batch).item(), loop(*batch, 2.5, 1))
+
+
+def test_batch_weight_is_the_ratio_of_real_negatives_to_positives(batch: tuple) -> None:
+    assert_close(BinaryCrossEntropy("batch")(*batch).item(), loop(*batch, 3 / 1, 1))
+
+
+def test_focal_loss_weighs_well_classified_tokens_down(batch: tuple) -> None:
+    logit, label, valid = batch
+    terms = []
+    for x, y, real in zip(logit.ravel(), label.ravel(), valid.ravel(), strict=True):
+        p = 1 / (1 + math.exp(-x))
+        p_true, alpha = (p, 0.3) if y else (1 - p, 0.7)
+        if real:
+            terms.append(-alpha * (1 - p_true) ** 1.5 * math.log(p_true))
+    assert_close(FocalLoss(1.5, 0.3)(*batch).item(), sum(terms) / len(terms))
+
+
+@pytest.mark.parametrize("loss", [BinaryCrossEntropy("batch"), FocalLoss()])
+def test_padding_gets_no_gradient_and_an_empty_batch_no_loss(
+    loss: torch.nn.Module, batch: tuple
+) -> None:
+    logit, label, valid = batch
+    logit.requires_grad_()
+    loss(logit, label, valid).backward()
+    assert (logit.grad[~valid] == 0).all()
+    assert (logit.grad[valid] != 0).all()
+    assert loss(logit, label, torch.zeros_like(valid)) == 0

@@ -1,0 +1,86 @@
+"""Raw columns become network inputs as the feature list says."""
+
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from hepattn.nn.normalise import Feature, Normalise
+
+FEATURES = (
+    Feature("z", scale=0.001),
+    Feature("charge", transform="log", shift=1.0, scale=2.0, clip=(-3, 3)),
+    Feature("phi"),
+    Feature("cells", transform="log1p"),
+)
+
+
+def test_each_column_gets_its_own_transform_shift_scale_and_clip() -> None:
+    x = torch.tensor([[[500.0, 2.5, 3.0, 4.0], [-100.0, 0.0, -3.0, 0.0]]])
+    expected = [
+        [0.5, (math.log(2.5) - 1) * 2, 3.0, math.log(5)],
+        [-0.1, -3.0, -3.0, 0.0],
+    ]
+    assert_close(Normalise(FEATURES)(x, torch.ones(1, 2).bool()), torch.tensor([expected]))
+
+
+def test_padded_slots_are_zero_whatever_they_hold() -> None:
+    x = torch.tensor([[[500.0, 2.5, 3.0, 4.0], [math.nan] * 4]])
+    out = Normalise(FEATURES)(x, torch.tensor([[True, False]]))
+    assert (out[0, 1] == 0).all()
+    assert out[0, 0].isfinite().all()
+
+
+def test_autocast_does_not_cost_coordinates_their_precision() -> None:
+    z = torch.tensor([[[2900.123]]])
+    normalise = Normalise([Feature("z", scale=0.001)])
+    with torch.autocast("cpu", torch.bfloat16):
+        out = normalise(z, torch.ones(1, 1).bool())
+    assert out.dtype == torch.float32
+    assert_close(out, z * 0.001)
+
+
+def test_a_checkpoint_loads_into_the_same_feature_list() -> None:
+    Normalise(FEATURES).load_state_dict(Normalise(FEATURES).state_dict())
+
+
+def test_the_feature_list_in_a_checkpoint_is_plain_data(tmp_path: object) -> None:
+    path = f"{tmp_path}/weights.pt"
+    torch.save(Normalise(FEATURES).state_dict(), path)
+    Normalise(FEATURES).load_state_dict(torch.load(path, weights_only=True))
+
+
+def test_another_order_of_features_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"trained on the features \['z', 'charge'"):
+        Normalise(FEATURES[::-1]).load_state_dict(Normalise(FEATURES).state_dict())
+
+
+def test_another_scale_of_a_feature_is_refused() -> None:
+    other = (Feature("z", scale=0.01), *FEATURES[1:])
+    with pytest.raises(ValueError, match=r"feature z: .*\(scale differ\)"):
+        Normalise(other).load_state_dict(Normalise(FEATURES).state_dict())
+
+
+def test_a_value_for_missing_columns_may_differ_from_the_checkpoint() -> None:
+    other = (Feature("z", scale=0.001, missing=0.0), *FEATURES[1:])
+    Normalise(other).load_state_dict(Normalise(FEATURES).state_dict())
+
+
+@pytest.mark.parametrize("names", [[], ["x", "x"]])
+def test_an_empty_or_repeating_feature_list_is_refused(names: list[str]) -> None:
+    with pytest.raises(ValueError, match="list of different names"):
+        Normalise([Feature(name) for name in names])
+
+
+def test_an_unknown_feature_is_named_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"'eta' is not in the feature list \['z', 'charge'"):
+        Normalise(FEATURES).index("eta")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"scale": 0.0}, "scale=0"), ({"clip": (1, 1)}, "clip=")]
+)
+def test_a_senseless_feature_is_refused(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Feature("x", **options)
