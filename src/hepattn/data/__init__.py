@@ -1,0 +1,10 @@
+"""Files to batches: readers, targets, splits and samplers.
+
+Every reader raises ``DataError`` and nothing else for bad data.
+"""
+
+from hepattn.data.batching import LengthBucketSampler
+from hepattn.data.error import DataError
+from hepattn.data.split import Split, split_events
+
+__all__ = ["DataError", "LengthBucketSampler", "Split", "split_events"]
