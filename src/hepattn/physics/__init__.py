@@ -1,0 +1,1 @@
+"""Pure functions with physics in them: coordinates, trajectories, kinematics."""
