@@ -16,7 +16,7 @@ FEATURES = (Feature("r", scale=0.01), Feature("phi"), Feature("z", scale=0.001))
 
 
 def make(sort_by: str | None = "phi") -> TokenClassifier:
-    positions = (Coordinate("phi", periodic=True), Coordinate("r", scale=0.01))
+    positions = (Coordinate("phi", kind="harmonic"), Coordinate("r", scale=0.01))
     encoder = Encoder(16, 2, num_heads=4, window=4 if sort_by else None, wrap=sort_by is not None)
     return TokenClassifier(FEATURES, encoder, positions, alpha=10.0, sort_by=sort_by)
 

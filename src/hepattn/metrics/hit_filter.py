@@ -103,6 +103,10 @@ class HitFilterMetrics(Metric):
         score, label = self.scores()
         return binary_auroc(score, label.int())
 
+    def has_signal(self) -> bool:
+        """Return whether any hit is signal."""
+        return bool(self.scores()[1].any())
+
     def threshold_for(self, hit_efficiency: float) -> float:
         """Return the highest threshold that keeps at least this share of the signal hits.
 

@@ -4,6 +4,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,18 +17,20 @@ class Coordinate:
     Args:
         name: Name of the column in the feature list.
         scale: Factor that brings the raw column to order one; angles stay in radians.
-        periodic: Whether the coordinate is an angle with period 2π.
+        kind: ``open`` for a coordinate without period. For an angle with period 2π: ``circle``
+            encodes the point on the unit circle, ``harmonic`` the angle itself at whole
+            frequencies, so that dot products of encodings depend on differences of angles only.
 
     Raises:
-        ValueError: If a periodic coordinate is scaled.
+        ValueError: If an angle is scaled.
     """
 
     name: str
     scale: float = 1.0
-    periodic: bool = False
+    kind: Literal["open", "circle", "harmonic"] = "open"
 
     def __post_init__(self) -> None:
-        if self.periodic and self.scale != 1:
+        if self.kind != "open" and self.scale != 1:
             raise ValueError(
                 f"coordinate {self.name}: scale={self.scale} would break its period of 2π; "
                 "use scale 1 and the angle in radians"
@@ -38,9 +41,10 @@ class SinusoidalEncoding(nn.Module):
     """Sines and cosines of each coordinate at frequencies from coarse to fine.
 
     A coordinate gets ``[sin ωx, cos ωx]`` with the frequencies
-    ``ω = alpha * logspace(0, 2/d - 1, d/2, base)``; a periodic one
-    ``[sin(ω sin φ), sin(ω cos φ)]``, which does not jump at φ = ±π. The D features are shared
-    evenly by the coordinates; what does not divide stays zero.
+    ``ω = alpha * logspace(0, 2/d - 1, d/2, base)``. Neither form for angles jumps at φ = ±π:
+    ``circle`` is ``[sin(ω sin φ), sin(ω cos φ)]``, ``harmonic`` is ``[sin kφ, cos kφ]`` with each
+    ω rounded to a whole k ≥ 1. The D features are shared evenly by the coordinates; what does not
+    divide stays zero.
 
     Args:
         dim: Number of features D.
@@ -54,7 +58,7 @@ class SinusoidalEncoding(nn.Module):
 
     frequencies: Tensor
     scale: Tensor
-    periodic: Tensor
+    circle: Tensor
 
     def __init__(
         self,
@@ -72,11 +76,17 @@ class SinusoidalEncoding(nn.Module):
         self.dim = dim
         num_frequencies = dim // len(coordinates) // 2
         exponents = torch.linspace(0, 1 / num_frequencies - 1, num_frequencies)  # 2/d = 1/W
-        self.register_buffer("frequencies", alpha * base**exponents, persistent=False)
+        open_frequencies = alpha * base**exponents  # (W,)
+        harmonics = open_frequencies.round().clamp(min=1)
+        frequencies = [
+            harmonics if coordinate.kind == "harmonic" else open_frequencies
+            for coordinate in coordinates
+        ]
         scale = torch.tensor([coordinate.scale for coordinate in coordinates])
-        periodic = torch.tensor([coordinate.periodic for coordinate in coordinates])
+        circle = torch.tensor([coordinate.kind == "circle" for coordinate in coordinates])
+        self.register_buffer("frequencies", torch.stack(frequencies), persistent=False)  # (C, W)
         self.register_buffer("scale", scale, persistent=False)
-        self.register_buffer("periodic", periodic.unsqueeze(-1), persistent=False)
+        self.register_buffer("circle", circle.unsqueeze(-1), persistent=False)  # (C, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode the coordinates, in float32 whatever the autocast.
@@ -89,8 +99,8 @@ class SinusoidalEncoding(nn.Module):
         """
         with torch.autocast(x.device.type, enabled=False):
             x = (x.float() * self.scale).unsqueeze(-1)  # (B, N, C, 1)
-            angle = self.frequencies * torch.where(self.periodic, x.sin(), x)  # (B, N, C, W)
-            other = self.frequencies * torch.where(self.periodic, x.cos(), x)
-            other = torch.where(self.periodic, other.sin(), other.cos())
-            encoding = torch.cat([angle.sin(), other], -1).flatten(2)  # (B, N, C * 2W)
+            first = self.frequencies * torch.where(self.circle, x.sin(), x)  # (B, N, C, W)
+            second = self.frequencies * torch.where(self.circle, x.cos(), x)
+            second = torch.where(self.circle, second.sin(), second.cos())
+            encoding = torch.cat([first.sin(), second], -1).flatten(2)  # (B, N, C * 2W)
             return nn.functional.pad(encoding, (0, self.dim - encoding.shape[-1]))  # (B, N, D)
