@@ -69,7 +69,7 @@ def inner_workings(draw: st.DrawFn) -> ExitStack:
     if draw(st.booleans()):
         blocks = {
             "FORWARD_BLOCK": draw(st.integers(1, 4)),
-            "BACKWARD_BLOCK": draw(st.integers(1, 4)),
+            "BACKWARD_BLOCKS": sorted(draw(st.tuples(*[st.integers(1, 4)] * 2))),
             "MAX_PAIRS": draw(st.sampled_from([1, 60, 300])),
         }
         stack.enter_context(patch.multiple(local, **blocks))

@@ -21,9 +21,10 @@ from hepattn.ops.attention.pattern import Full, Window
 from hepattn.ops.attention.plan import Plan
 from hepattn.ops.attention.tile import Tile, tiles
 
-# Small blocks waste fewer pairs outside the band, large ones make better matrix products.
+# Small blocks waste fewer pairs outside the band, large ones make better matrix products. The
+# backward gains from larger ones the wider the window is.
 FORWARD_BLOCK = 32
-BACKWARD_BLOCK = 128
+BACKWARD_BLOCKS = (32, 128)
 # Pairs of a query and a key, over all heads, that one call of a block kernel handles. Enough calls
 # in parallel, little memory between calls.
 MAX_PAIRS = 2**22
@@ -107,9 +108,11 @@ def _local_backward(
     grad_out, q, k, v, out = (_with_dense_features(x) for x in (grad_out, q, k, v, out))
     # Up to (block + 2 half) / block overlapping terms are summed for a key.
     dtype = accumulation_dtype(q.dtype)
+    smallest, largest = BACKWARD_BLOCKS
+    block = min(max(half, smallest), largest)
     grads = [torch.zeros_like(_empty_results(q)[0], dtype=dtype) for _ in range(3)]
     for event, length in enumerate(lengths.tolist()):
-        for tile, mask in _masked_tiles(q, length, half, wrap, num_registers, BACKWARD_BLOCK):
+        for tile, mask in _masked_tiles(q, length, half, wrap, num_registers, block):
             grad_q, grad_k, grad_v = block_backward(
                 tile.of_queries(grad_out[event]),
                 tile.of_queries(q[event]),
