@@ -1,0 +1,101 @@
+"""The ``hepattn`` command: lists and runs the experiments and tools.
+
+Nothing heavy is imported before it is known what to run.
+"""
+
+import argparse
+import ast
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hepattn.training.configs import ConfigError, add_shipped_config, did_you_mean
+
+SUBCOMMANDS = ("fit", "validate", "test", "predict")
+TOOLS = {
+    "simulate-tracker": ("hepattn.simulate.tracker", "simulate events of a silicon tracker"),
+    "prep-trackml": ("hepattn.data.trackml", "convert TrackML files to a fast store"),
+}
+
+
+def experiments() -> dict[str, Path]:
+    """Every experiment by name: the scripts with a config of the same name beside them."""
+    folder = Path(__file__).parent / "experiments"
+    scripts = sorted(folder.glob("*/*.py"))
+    return {
+        f"{script.parent.name}/{script.stem}": script
+        for script in scripts
+        if script.with_suffix(".yaml").exists()
+    }
+
+
+def summary(script: Path) -> str:
+    """First line of the documentation of a script, without running it."""
+    text = ast.get_docstring(ast.parse(script.read_text())) or ""
+    return text.partition("\n")[0]
+
+
+def overview() -> str:
+    """What the command can run, as text."""
+    found = experiments()
+    width = max(map(len, [*found, *TOOLS]))
+    lines = ["experiments:"]
+    lines += [f"  {name:{width}}  {summary(script)}" for name, script in found.items()]
+    lines += ["", "tools:"]
+    lines += [f"  {name:{width}}  {text}" for name, (_, text) in TOOLS.items()]
+    lines += [
+        "",
+        f"An experiment takes {', '.join(SUBCOMMANDS)}; it uses its own config unless --config",
+        "names another, and --config NAME adds an overlay such as debug, cpu or comet.",
+        "hepattn NAME fit --help lists all options.",
+    ]
+    return "\n".join(lines)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        args: Command line arguments, by default those of the process.
+
+    Returns:
+        Exit code.
+    """
+    args = list(sys.argv[1:] if args is None else args)
+    parser = argparse.ArgumentParser(
+        prog="hepattn",
+        usage="hepattn NAME [arguments]",
+        description="Attention models for high-energy physics.",
+        epilog=overview(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    if not args or args[0] in {"-h", "--help"}:
+        parser.print_help()
+        return 0
+    name, *rest = args
+    found = experiments()
+    if name in TOOLS:
+        importlib.import_module(TOOLS[name][0]).main(rest)
+        return 0
+    if name not in found:
+        hint = did_you_mean(name, [*found, *TOOLS])
+        print(
+            f"error: {name!r} is no experiment and no tool{hint or '; see hepattn --help'}",
+            file=sys.stderr,
+        )
+        return 2
+    script = found[name]
+    try:
+        rest = add_shipped_config(rest, script.with_suffix(".yaml"), SUBCOMMANDS)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    # the processes of a distributed run start this command line again, as a script
+    sys.argv = [str(script), *rest]
+    importlib.import_module(f"hepattn.experiments.{name.replace('/', '.')}").main()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

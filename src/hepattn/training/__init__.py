@@ -1,0 +1,1 @@
+"""One way to train, resume and evaluate: command line, base module, schedules, callbacks."""

@@ -1,0 +1,21 @@
+"""Callbacks for what Lightning lacks."""
+
+from hepattn.training.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from hepattn.training.callbacks.ema import EMA
+from hepattn.training.callbacks.gradient_norm import GradientNorm
+from hepattn.training.callbacks.nan_guard import NanGuard, NonFiniteError
+from hepattn.training.callbacks.prediction_writer import PredictionWriter
+from hepattn.training.callbacks.random_state import RandomState
+from hepattn.training.callbacks.throughput import Throughput
+
+__all__ = [
+    "EMA",
+    "BestCheckpoint",
+    "GradientNorm",
+    "LastCheckpoint",
+    "NanGuard",
+    "NonFiniteError",
+    "PredictionWriter",
+    "RandomState",
+    "Throughput",
+]

@@ -1,0 +1,225 @@
+"""The one base module: optimiser, schedule and named losses."""
+
+# B events, N tokens
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from hepattn.training.optimizer import OptimizerCallable, parameter_groups, switch_mode
+from hepattn.training.schedules import Schedule
+
+ScheduleCallable = Callable[[Optimizer, int], LRScheduler]
+
+
+class BaseModule(LightningModule):
+    """Train a network on the sum of named losses.
+
+    An experiment writes ``losses(batch, outputs)`` and, if it likes, ``forward(batch)``,
+    ``update_metrics``, ``log_metrics`` and ``predictions``.
+
+    Args:
+        net: The network.
+        optimizer: Builds the optimiser from the parameter groups. No default: the defaults of one
+            class must not leak into another.
+        schedule: Builds the learning rate schedule from the optimiser and the total number of
+            optimiser steps; a constant rate by default.
+        compile: Whether to compile the network with ``torch.compile``, in place, so that the keys
+            of a checkpoint stay as they are.
+    """
+
+    monitor: ClassVar[tuple[str, str]] = ("val/loss", "min")
+    evaluation_folder: Path
+    """Where a test or a prediction writes, new for each: ``eval/test``, ``eval/test_2``, …"""
+
+    def __init__(
+        self,
+        net: nn.Module,
+        optimizer: OptimizerCallable,
+        schedule: ScheduleCallable | None = None,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.make_optimizer = optimizer
+        self.make_schedule = schedule
+        if compile:
+            self.net.compile()
+
+    def forward(self, batch: Any) -> Any:
+        """Map a batch to predictions; by default what the network makes of it."""
+        return self.net(batch)
+
+    def losses(self, batch: Any, outputs: Any) -> dict[str, Tensor]:
+        """Named scalar losses, already weighted, whose sum is minimised.
+
+        Args:
+            batch: The batch.
+            outputs: What ``forward`` made of it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define losses(batch, outputs)")
+
+    def update_metrics(self, stage: str, batch: Any, outputs: Any) -> None:
+        """Add a batch to the metrics.
+
+        Args:
+            stage: ``train``, ``val`` or ``test``.
+            batch: The batch.
+            outputs: What ``forward`` made of it, without gradients.
+        """
+
+    def log_metrics(self, stage: str) -> None:
+        """Log and reset the metrics at the end of an epoch.
+
+        Args:
+            stage: ``train``, ``val`` or ``test``.
+        """
+
+    def predictions(self, batch: Any, outputs: Any) -> dict[str, Tensor]:
+        """Columns that a test or a prediction writes to disk, empty for none.
+
+        Args:
+            batch: The batch.
+            outputs: What ``forward`` made of it.
+        """
+        return {}
+
+    def num_events(self, batch: Any) -> int:
+        """Number of events in a batch."""
+        return batch.valid.shape[0]
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Loss of a training batch."""
+        return self._step("train", batch)[0]
+
+    def validation_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Loss of a validation batch."""
+        return self._step("val", batch)[0]
+
+    def test_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        """Loss and predictions of a test batch."""
+        loss, outputs = self._step("test", batch)
+        return {"loss": loss, "predictions": self.predictions(batch, outputs)}
+
+    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """Predictions of a batch."""
+        return self.predictions(batch, self(batch))
+
+    def _step(self, stage: str, batch: Any) -> tuple[Tensor, Any]:
+        outputs = self(batch)
+        terms = self.losses(batch, outputs)
+        loss = sum_losses(terms)
+        self.log_dict(
+            {f"{stage}/{name}": term.detach() for name, term in terms.items()}
+            | {f"{stage}/loss": loss.detach()},
+            batch_size=self.num_events(batch),
+            sync_dist=stage != "train",
+            on_step=stage == "train",
+            on_epoch=stage != "train",
+        )
+        outputs = _detach(outputs)
+        with torch.no_grad():
+            self.update_metrics(stage, batch, outputs)
+        return loss, outputs
+
+    def configure_optimizers(self) -> Any:
+        """Build the optimiser on decaying and plain parameters, and its schedule."""
+        optimizer = self.make_optimizer(parameter_groups(self))
+        if self.make_schedule is None:
+            return optimizer
+        num_steps = self.trainer.estimated_stepping_batches
+        schedule = self.make_schedule(optimizer, num_steps if num_steps > 0 else math.inf)
+        config = {
+            "scheduler": schedule,
+            "interval": getattr(schedule, "interval", "step"),
+            "monitor": getattr(schedule, "monitor", None),
+        }
+        return {"optimizer": optimizer, "lr_scheduler": config}
+
+    def on_test_start(self) -> None:
+        """Choose the folder of this evaluation."""
+        self._choose_evaluation_folder("test")
+
+    def on_predict_start(self) -> None:
+        """Choose the folder of this prediction."""
+        self._choose_evaluation_folder("predict")
+
+    def _choose_evaluation_folder(self, stage: str) -> None:
+        free = free_folder(Path(self.trainer.default_root_dir) / "eval" / stage)
+        self.evaluation_folder = self.trainer.strategy.broadcast(free)
+
+    def on_train_start(self) -> None:
+        """Put schedule-free optimisers into training mode."""
+        switch_mode(self.trainer.optimizers, training=True)
+
+    def on_train_epoch_start(self) -> None:
+        """Put schedule-free optimisers into training mode."""
+        switch_mode(self.trainer.optimizers, training=True)
+
+    def on_train_epoch_end(self) -> None:
+        """Log metrics, step per-epoch factors, and show the evaluated weights to checkpoints."""
+        self.log_metrics("train")
+        for config in self.trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, Schedule):
+                config.scheduler.end_epoch()
+        switch_mode(self.trainer.optimizers, training=False)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation metrics."""
+        self.log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test metrics."""
+        self.log_metrics("test")
+
+    def on_validation_model_eval(self) -> None:
+        """Evaluate, with schedule-free optimisers on their averaged weights."""
+        switch_mode(self.trainer.optimizers, training=False)
+        super().on_validation_model_eval()
+
+    def on_validation_model_train(self) -> None:
+        """Return to training after a validation."""
+        super().on_validation_model_train()
+        switch_mode(self.trainer.optimizers, training=True)
+
+
+def sum_losses(terms: dict[str, Tensor]) -> Tensor:
+    """Add named losses after checking them.
+
+    Args:
+        terms: Name to scalar.
+
+    Raises:
+        ValueError: If there is no term, one is called ``loss`` or is not a floating scalar.
+    """
+    if not isinstance(terms, dict) or not terms:
+        raise ValueError(f"losses() must return a dict with at least one named loss, got {terms!r}")
+    for name, term in terms.items():
+        if name == "loss":
+            raise ValueError("a loss may not be called 'loss', the name of the sum; rename it")
+        if not isinstance(term, Tensor) or term.ndim or not term.is_floating_point():
+            got = f"shape {tuple(term.shape)}" if isinstance(term, Tensor) else type(term).__name__
+            raise ValueError(
+                f"loss {name!r} must be a floating scalar tensor, got {got}; reduce it"
+            )
+    return torch.stack([term.float() for term in terms.values()]).sum()
+
+
+def free_folder(path: Path) -> Path:
+    """Return the path, or, where it exists, the path with the next free number behind it."""
+    number, found = 1, path
+    while found.exists():
+        number += 1
+        found = path.with_name(f"{path.name}_{number}")
+    return found
+
+
+def _detach(outputs: Any) -> Any:
+    return torch.utils._pytree.tree_map_only(Tensor, Tensor.detach, outputs)

@@ -1,0 +1,92 @@
+"""What a run was made with: seed, code, package versions, data."""
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+import hepattn
+from hepattn.training.run_directory import RunDirectory, write_atomically
+
+PACKAGES = ("hepattn", "torch", "lightning", "jsonargparse", "numpy", "scipy", "pyarrow")
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit of the checkout that this package runs from, and whether files differ from it.
+
+    Returns:
+        None where the package does not run from a git checkout.
+    """
+    package = Path(hepattn.__file__).parent
+    try:
+        _git(package, "ls-files", "--error-unmatch", "__init__.py")  # an install in a checkout
+        commit = _git(package, "rev-parse", "HEAD")
+        changes = _git(package, "status", "--porcelain")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit, "dirty": bool(changes)}
+
+
+def _git(folder: Path, *args: str) -> str:
+    command = ["git", "-C", str(folder), *args]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+    return done.stdout.strip()
+
+
+def describe_environment(seed: int | None, fingerprint: object) -> dict[str, Any]:
+    """Collect what is needed to repeat a run beside its config.
+
+    Args:
+        seed: Seed of all random generators.
+        fingerprint: What the data module says about its files.
+    """
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "seed": seed,
+        "git": git_state(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": versions,
+        "data": fingerprint,
+        "command": sys.argv,
+    }
+
+
+class RunRecorder(Callback):
+    """Write config and environment into the run directory when training starts.
+
+    A continued run keeps the descriptions of its earlier starts under ``earlier``.
+
+    Args:
+        directory: Directory of the run.
+        config: Config as YAML text.
+        seed: Seed of all random generators.
+    """
+
+    def __init__(self, directory: RunDirectory, config: str, seed: int | None) -> None:
+        self.directory = directory
+        self.config = config
+        self.seed = seed
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write both files on the first process of a real training."""
+        if stage != "fit" or trainer.fast_dev_run or not trainer.is_global_zero:
+            return
+        fingerprint = getattr(trainer.datamodule, "fingerprint", None)
+        record = describe_environment(self.seed, fingerprint() if callable(fingerprint) else None)
+        file = self.directory.environment_file
+        if file.exists():
+            previous = json.loads(file.read_text())
+            record["earlier"] = [*previous.pop("earlier", []), previous]
+        write_atomically(file, json.dumps(record, indent=2, default=str) + "\n")
+        write_atomically(self.directory.config_file, self.config)

@@ -1,0 +1,254 @@
+import copy
+import inspect
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
+from torch.testing import assert_close
+from torch.utils.data import DataLoader
+
+from hepattn.training.module import BaseModule, sum_losses
+from hepattn.training.optimizer import parameter_groups
+from hepattn.training.schedules import Constant, Cosine, Plateau
+from training.toy import ToyModule, toy
+
+
+class Batch(NamedTuple):
+    x: Tensor
+    valid: Tensor
+
+
+class Tokens(nn.Module):
+    no_weight_decay = ("position", "register")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.position = nn.Parameter(torch.zeros(5, 3))
+        self.register = nn.Parameter(torch.zeros(2, 3))
+        self.scale = nn.Parameter(torch.ones(3))
+        self.marked = nn.Parameter(torch.ones(3, 3))
+        self.marked.no_weight_decay = True
+        self.dense = nn.Linear(3, 3)
+        self.norm = nn.LayerNorm(3)
+        self.frozen = nn.Linear(3, 3).requires_grad_(False)
+
+
+class Mean(BaseModule):
+    """Two losses whose gradients are known."""
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self.net(batch.x)
+
+    def losses(self, batch: Batch, outputs: Tensor) -> dict[str, Tensor]:
+        return {"one": outputs.mean(), "two": 2 * outputs.mean()}
+
+    def update_metrics(self, stage: str, batch: Batch, outputs: Tensor) -> None:
+        assert not outputs.requires_grad
+        self.calls.append(f"update {stage}")
+
+    def log_metrics(self, stage: str) -> None:
+        self.calls.append(f"log {stage}")
+
+
+def sgd(parameters: Any) -> Optimizer:
+    return SGD(parameters, lr=0.1)
+
+
+def fit(
+    module: BaseModule, max_epochs: int = 1, sizes: tuple[int, ...] = (2, 2), **options: Any
+) -> Trainer:
+    module.calls = []
+    batches = [Batch(torch.ones(size, 4, 3), torch.ones(size, 4).bool()) for size in sizes]
+    loader = DataLoader(batches, batch_size=None)
+    trainer = Trainer(
+        max_epochs=max_epochs, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, **options,
+    )  # fmt: skip
+    trainer.fit(module, loader, loader)
+    return trainer
+
+
+def test_only_matrices_that_are_no_tokens_decay() -> None:
+    net = Tokens()
+    decayed, plain = parameter_groups(net)
+    assert [p is net.dense.weight for p in decayed["params"]] == [True]
+    assert plain["weight_decay"] == 0
+    exempt = {"position", "register", "scale", "marked", "dense.bias", "norm.weight", "norm.bias"}
+    names = {id(p): name for name, p in net.named_parameters()}
+    assert {names[id(p)] for p in plain["params"]} == exempt
+
+
+def test_a_misspelt_mark_is_refused() -> None:
+    net = nn.Linear(2, 2)
+    net.no_weight_decay = ("wieght",)
+    with pytest.raises(ValueError, match="wieght"):
+        parameter_groups(net)
+
+
+def test_a_module_without_parameters_is_refused() -> None:
+    with pytest.raises(ValueError, match="no parameter"):
+        parameter_groups(nn.Linear(2, 2).requires_grad_(False))
+
+
+def test_one_kind_of_parameters_makes_one_group() -> None:
+    assert len(parameter_groups(nn.LayerNorm(3))) == 1
+
+
+@pytest.mark.usefixtures("in_tmp_path")
+@pytest.mark.parametrize("place", ["file", "command line"])
+def test_a_switch_of_class_leaves_the_options_of_the_old_one_behind(place: str) -> None:
+    sgd_config = "{class_path: torch.optim.SGD, init_args: {lr: 0.1}}"
+    Path("sgd.yaml").write_text(f"model:\n  optimizer: {sgd_config}\n")
+    options = {
+        "file": ("--config", "sgd.yaml"),
+        "command line": ("--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "0.1"),
+    }
+    cli = toy("fit", "--trainer.fast_dev_run", "1", *options[place])
+    optimizer = cli.trainer.optimizers[0]
+    assert type(optimizer) is SGD
+    assert optimizer.defaults["lr"] == 0.1
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0, 0]
+
+
+@pytest.mark.usefixtures("in_tmp_path")
+def test_options_of_the_same_class_merge() -> None:
+    Path("lr.yaml").write_text("model:\n  optimizer: {init_args: {lr: 0.2}}\n")
+    Path("adam.yaml").write_text("model:\n  optimizer: {class_path: torch.optim.AdamW}\n")
+    options = ("--config", "lr", "--config", "adam", "--model.optimizer", "AdamW")
+    cli = toy("fit", "--trainer.fast_dev_run", "1", *options)
+    assert cli.trainer.optimizers[0].defaults["lr"] == 0.2
+    assert cli.trainer.optimizers[0].defaults["weight_decay"] == 0.3
+
+
+def test_losses_are_summed_and_logged_by_name() -> None:
+    module = Mean(nn.Linear(3, 1), sgd)
+    metrics = fit(module).callback_metrics
+    assert metrics["train/loss"] == pytest.approx(float(metrics["train/one"]) * 3)
+    assert metrics["val/two"] == pytest.approx(float(metrics["val/one"]) * 2)
+
+
+def test_validation_averages_over_events_rather_than_batches() -> None:
+    class Size(Mean):
+        def losses(self, batch: Batch, outputs: Tensor) -> dict[str, Tensor]:
+            return {"size": 0 * outputs.mean() + len(batch.x)}
+
+    metrics = fit(Size(nn.Linear(3, 1), sgd), sizes=(1, 3)).callback_metrics
+    assert metrics["val/size"] == pytest.approx((1 * 1 + 3 * 3) / 4)
+
+
+def test_metrics_are_updated_every_batch_and_logged_every_epoch() -> None:
+    module = Mean(nn.Linear(3, 1), sgd)
+    fit(module)
+    val = ["update val", "update val", "log val"]
+    assert module.calls == ["update train", "update train", *val, "log train"]
+
+
+@pytest.mark.parametrize(
+    ("terms", "message"),
+    [
+        ({}, "at least one"),
+        (None, "at least one"),
+        (torch.ones(()), "at least one"),
+        ({"bce": torch.ones(3)}, r"'bce'.*shape \(3,\)"),
+        ({"bce": 1.0}, "'bce'.*float"),
+        ({"bce": torch.ones((), dtype=torch.long)}, "'bce'"),
+        ({"loss": torch.ones(())}, "rename"),
+    ],
+)
+def test_wrong_losses_are_refused(terms: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        sum_losses(terms)
+
+
+def test_the_schedule_knows_the_steps_of_the_optimiser() -> None:
+    module = Mean(nn.Linear(3, 1), sgd, Cosine)
+    trainer = fit(module, max_epochs=3, accumulate_grad_batches=2)
+    schedule = trainer.lr_scheduler_configs[0].scheduler
+    assert schedule.num_steps == 3
+    assert schedule.last_epoch == 3
+
+
+def test_an_endless_training_without_schedule_end_is_refused() -> None:
+    module = Mean(nn.Linear(3, 1), sgd, Cosine)
+    with pytest.raises(ValueError, match=r"trainer\.max_steps"):
+        fit(module, max_epochs=-1)
+
+
+def test_the_factor_per_epoch_follows_the_epochs() -> None:
+    def schedule(optimizer: Optimizer, num_steps: int) -> Constant:
+        return Constant(optimizer, num_steps, epoch_factor=0.5)
+
+    trainer = fit(Mean(nn.Linear(3, 1), sgd, schedule), max_epochs=3)
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.1 * 0.5**3)
+
+
+def test_plateau_steps_once_an_epoch_on_its_metric() -> None:
+    def schedule(optimizer: Optimizer, num_steps: int) -> Plateau:
+        return Plateau(optimizer, num_steps, monitor="val/loss", mode="max", patience=0)
+
+    trainer = fit(Mean(nn.Linear(3, 1), sgd, schedule), max_epochs=3)  # the loss falls forever
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.1 * 0.1**2)
+
+
+def test_compiling_keeps_the_keys_of_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self: compiled.append(self))
+    plain, fast = Mean(nn.Linear(3, 1), sgd), Mean(nn.Linear(3, 1), sgd, compile=True)
+    assert compiled == [fast.net]
+    assert plain.state_dict().keys() == fast.state_dict().keys()
+
+
+def test_a_compiled_network_trains_as_the_plain_one() -> None:
+    plain = Mean(nn.Linear(3, 1), sgd)
+    fast = copy.deepcopy(plain)
+    fast.net.compile(backend="eager")
+    fit(plain)
+    fit(fast)
+    assert plain.state_dict().keys() == fast.state_dict().keys()
+    assert_close(fast.net.weight, plain.net.weight)
+
+
+class ScheduleFree(SGD):
+    """Counts the switches of a schedule-free optimiser."""
+
+    def train(self) -> None:
+        self.training = True
+
+    def eval(self) -> None:
+        self.training = False
+
+
+def test_schedule_free_optimisers_train_and_evaluate_in_their_modes() -> None:
+    seen = {"train": set(), "val": set()}
+
+    class Watched(Mean):
+        def update_metrics(self, stage: str, batch: Batch, outputs: Tensor) -> None:
+            seen[stage].add(self.trainer.optimizers[0].training)
+
+    module = Watched(nn.Linear(3, 1), lambda p: ScheduleFree(p, lr=0.1))
+    trainer = fit(module, max_epochs=2)
+    assert seen == {"train": {True}, "val": {False}}
+    assert trainer.optimizers[0].training is False  # what a checkpoint at the end sees
+
+
+def test_a_module_without_losses_says_so() -> None:
+    with pytest.raises(NotImplementedError, match="losses"):
+        fit(BaseModule(Identity(), sgd))
+
+
+class Identity(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, batch: Batch) -> Tensor:
+        return batch.x * self.weight
+
+
+def test_signatures_hold_no_default_optimiser() -> None:
+    for module in (BaseModule, ToyModule):
+        assert inspect.signature(module).parameters["optimizer"].default is inspect.Parameter.empty
