@@ -56,10 +56,16 @@ class Tile:
 
     def add_to_keys(self, total: Tensor, x: Tensor) -> None:
         """Add what belongs to each block's keys, (G, H, width, E), to an event (H, N, E)."""
-        for g in range(self.num_blocks):
-            key = self.key + g * self.block
-            for mine, theirs in self._pieces(key, key + self.width):
-                total[:, theirs] += x[g, :, mine]
+        # Columns s to s + block of all blocks together are consecutive tokens.
+        num_columns = -(-self.width // self.block)
+        walk = x.new_zeros(x.shape[1], self.num_blocks + num_columns - 1, self.block, x.shape[3])
+        for column in range(num_columns):
+            part = x[:, :, column * self.block : (column + 1) * self.block]  # (G, H, <= block, E)
+            walk[:, column : column + self.num_blocks, : part.shape[2]] += part.transpose(0, 1)
+        walk = walk.flatten(1, 2)  # (H, tokens of the walk, E)
+        stop = self.key + (self.num_blocks - 1) * self.block + self.width
+        for mine, theirs in self._pieces(self.key, stop):
+            total[:, theirs] += walk[:, mine]
 
     def mask(self, band: Tensor) -> Tensor | None:
         """Cut this tile's mask out of the band mask."""
