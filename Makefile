@@ -33,8 +33,8 @@ $(VENV)/.ready: pyproject.toml
 	touch $@
 
 demo: $(READY)
-	$(PREFIX)hepattn trackml/hit_filter fit --config demo
-	$(PREFIX)hepattn trackml/hit_filter test --config demo
+	$(PREFIX)hepattn trackml/hit_filter fit
+	$(PREFIX)hepattn trackml/hit_filter test
 
 test: $(READY)
 	$(PREFIX)python -m pytest
@@ -48,4 +48,4 @@ bench: $(READY)
 	$(PREFIX)python benchmarks/attention.py
 
 docs: $(READY)
-	$(PREFIX)mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(PREFIX)mkdocs build --strict

@@ -116,6 +116,8 @@ class Encoder(nn.Module):
         ValueError: If ``wrap`` is asked for without a window, or a layer refuses its options.
     """
 
+    no_weight_decay = ("registers",)
+
     def __init__(
         self,
         dim: int,
@@ -143,9 +145,8 @@ class Encoder(nn.Module):
             raise ValueError("wrap=True needs a window; without one every token sees every other")
         self.dim = dim
         self.pattern: Pattern = Full() if window is None else Window(window, wrap, num_registers)
-        self.registers = None
-        if num_registers:
-            self.registers = nn.Parameter(0.02 * torch.randn(num_registers, dim))  # (R, D)
+        registers = nn.Parameter(0.02 * torch.randn(num_registers, dim))  # (R, D)
+        self.register_parameter("registers", registers if num_registers else None)
         self.layers = nn.ModuleList()
         for index in range(depth):
             between = norm_placement == "hybrid" and index > 0

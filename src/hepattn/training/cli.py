@@ -123,6 +123,15 @@ class TrainingCLI(LightningCLI):
         parser = self._parser(self.subcommand)
         self.config_text = parser.dump(config)
 
+    def instantiate_classes(self) -> None:
+        """Build module, data and trainer; a value that a constructor refuses is a config error."""
+        try:
+            super().instantiate_classes()
+        except DataError:
+            raise
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer inside the run directory."""
         logger = self._get(self.config_init, "trainer").get("logger")

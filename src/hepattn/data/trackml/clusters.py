@@ -6,16 +6,10 @@ import numpy as np
 
 from hepattn.data.trackml.detector import Detector
 from hepattn.data.trackml.event import Columns
+from hepattn.physics.coordinates import azimuth, pseudorapidity
 
 CHARGE_COLUMNS = ("num_cells", "charge", "charge_frac")
 SHAPE_COLUMNS = ("extent_u", "extent_v", "thickness", "geta", "gphi")
-
-
-def pseudorapidity(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """Eta of a direction; 0 for the null vector, infinite along z."""
-    transverse = np.hypot(x, y)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where((transverse == 0) & (z == 0), 0.0, np.arcsinh(z / transverse))
 
 
 def charge_columns(rows: np.ndarray, cells: Columns, num_hits: int) -> Columns:
@@ -76,7 +70,7 @@ def shape_columns(
     local[:, 2] = np.where(touched, detector.thickness[modules], 0.0)
     x, y, z = detector.to_global(modules, local).T
     columns = dict(zip(SHAPE_COLUMNS[:3], local.T, strict=True))
-    columns |= {"geta": pseudorapidity(x, y, z), "gphi": np.arctan2(y, x)}
+    columns |= {"geta": pseudorapidity(x, y, z), "gphi": azimuth(x, y)}
     return _float32(columns)
 
 

@@ -86,15 +86,3 @@ class Detector:
             Components along x, y, z (N, 3).
         """
         return np.einsum("nij,nj->ni", self.rotation[rows], direction)
-
-    def to_local(self, rows: np.ndarray, direction: np.ndarray) -> np.ndarray:
-        """Rotate directions from the detector's axes to the modules': the inverse of ``to_global``.
-
-        Args:
-            rows: Row of the module of each direction (N,).
-            direction: Components along x, y, z (N, 3).
-
-        Returns:
-            Components along u, v, w (N, 3).
-        """
-        return np.einsum("nji,nj->ni", self.rotation[rows], direction)

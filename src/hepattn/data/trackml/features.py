@@ -8,16 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from hepattn.data.error import DataError
-from hepattn.data.trackml.clusters import CHARGE_COLUMNS, SHAPE_COLUMNS, pseudorapidity
+from hepattn.data.trackml.clusters import CHARGE_COLUMNS, SHAPE_COLUMNS
 from hepattn.data.trackml.event import Columns, Event
 from hepattn.nn.normalise import Feature
+from hepattn.physics.coordinates import azimuth, polar_angle, pseudorapidity, transverse
 
 Formula = Callable[..., np.ndarray]
 
 FORMULAS: Mapping[str, tuple[Formula, tuple[str, ...]]] = {
-    "r": (np.hypot, ("x", "y")),
-    "phi": (lambda x, y: np.arctan2(y, x), ("x", "y")),
-    "theta": (lambda x, y, z: np.arctan2(np.hypot(x, y), z), ("x", "y", "z")),
+    "r": (transverse, ("x", "y")),
+    "phi": (azimuth, ("x", "y")),
+    "theta": (polar_angle, ("x", "y", "z")),
     "eta": (pseudorapidity, ("x", "y", "z")),
     "s": (lambda x, y, z: np.sqrt(x**2 + y**2 + z**2), ("x", "y", "z")),
     "u": (lambda x, y: x / (x**2 + y**2), ("x", "y")),
@@ -26,7 +27,7 @@ FORMULAS: Mapping[str, tuple[Formula, tuple[str, ...]]] = {
     "ly": (lambda v: v, ("extent_v",)),
     "lz": (lambda w: w, ("thickness",)),
     "leta": (pseudorapidity, SHAPE_COLUMNS[:3]),
-    "lphi": (lambda u, v: np.arctan2(v, u), SHAPE_COLUMNS[:2]),
+    "lphi": (azimuth, SHAPE_COLUMNS[:2]),
 }
 """Features that are computed: a function of columns, in float64."""
 

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from hepattn.data.error import DataError
-from hepattn.data.trackml.clusters import pseudorapidity
 from hepattn.data.trackml.event import Event
 from hepattn.data.trackml.table import find_rows
+from hepattn.physics.coordinates import azimuth, pseudorapidity, transverse
 
 PARTICLE_COLUMNS = ("pt", "eta", "phi", "vz", "charge", "num_hits")
 """Columns of ``Targets.particles``: GeV, -, radians, mm, elementary charges, selected hits."""
@@ -99,13 +99,13 @@ def make_targets(event: Event, selection: ParticleSelection) -> Targets:
     row = find_rows(particle_id, event.hits["particle_id"])  # (N,), of all particles
     row[~selected | (event.hits["particle_id"] == 0)] = -1
     num_hits = np.bincount(row[row >= 0], minlength=len(particle_id))
-    pt = np.hypot(table["px"], table["py"])
+    pt = transverse(table["px"], table["py"])
     eta = pseudorapidity(table["px"], table["py"], table["pz"])
     wanted = (pt > selection.min_pt) & (np.abs(eta) < selection.max_eta)
     wanted &= (num_hits >= selection.min_hits) & (particle_id != 0)
     index_of = np.append(np.where(wanted, np.cumsum(wanted) - 1, -1), -1)  # the last for row -1
     particle_index = index_of[row]
-    phi = np.arctan2(table["py"], table["px"])
+    phi = azimuth(table["px"], table["py"])
     columns = np.stack([pt, eta, phi, table["vz"], table["q"], num_hits], axis=1)  # (all, 6)
     with np.errstate(over="ignore"):
         particles = columns[wanted].astype(np.float32)  # (P, 6)

@@ -63,38 +63,17 @@ class PredictionWriter(Callback):
     on_test_start = on_predict_start
 
     def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any
     ) -> None:
         """Take the columns of a batch."""
-        columns = _columns(outputs)
-        if trainer.fast_dev_run:
-            return
-        if self.file is None:
-            self.file = self._of_rank(pl_module.evaluation_folder / DEFAULT_NAME, trainer)
-        self._pending.append(columns)
-        rows = sum(len(next(iter(pending.values()))) for pending in self._pending)
-        if rows >= self.rows_per_group:
-            self._flush()
+        self._take(outputs, trainer, pl_module)
 
     def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any
     ) -> None:
         """Take the columns of a test batch, where the module makes any."""
         if outputs["predictions"]:
-            predictions = outputs["predictions"]
-            self.on_predict_batch_end(trainer, pl_module, predictions, batch, batch_idx)
+            self._take(outputs["predictions"], trainer, pl_module)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the rest and give the file its name."""
@@ -118,6 +97,17 @@ class PredictionWriter(Callback):
             self._sink.close()
             self._sink.path.unlink(missing_ok=True)
             self._sink = None
+
+    def _take(self, outputs: Any, trainer: Trainer, pl_module: LightningModule) -> None:
+        columns = _columns(outputs)
+        if trainer.fast_dev_run:
+            return
+        if self.file is None:
+            self.file = self._of_rank(pl_module.evaluation_folder / DEFAULT_NAME, trainer)
+        self._pending.append(columns)
+        rows = sum(len(next(iter(pending.values()))) for pending in self._pending)
+        if rows >= self.rows_per_group:
+            self._flush()
 
     def _of_rank(self, path: Path, trainer: Trainer) -> Path:
         rank = f"_rank{trainer.global_rank}" if trainer.world_size > 1 else ""

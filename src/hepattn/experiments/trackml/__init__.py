@@ -1,0 +1,1 @@
+"""Charged-particle reconstruction on the TrackML detector."""

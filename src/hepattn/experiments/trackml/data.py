@@ -1,0 +1,169 @@
+"""TrackML events as batches: real ones from a path, simulated ones where none is given."""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+from lightning import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
+from torch.utils.data import DataLoader
+
+from hepattn.data.batching import LengthBucketSampler
+from hepattn.data.error import DataError
+from hepattn.data.split import Split, split_events
+from hepattn.data.trackml import (
+    EventSource,
+    HitBatch,
+    HitDataset,
+    ParticleSelection,
+    collate,
+    open_events,
+    prepare,
+)
+from hepattn.nn.normalise import Feature
+from hepattn.simulate.tracker import TrackerConfig, simulate_events
+
+SIMULATED_EVENTS = 400
+
+
+class TrackMLData(LightningDataModule):
+    """Batches of TrackML events.
+
+    Args:
+        features: Columns of the network's input, in order.
+        path: Folder or zip of TrackML CSV files, or a prepared store; null simulates events,
+            once, into a cache (``HEPATTN_CACHE``, by default in the user's cache folder).
+        simulation: Options of the simulation.
+        num_events: Use the first so many events only; by default all of the path, or 400
+            simulated ones.
+        selection: Which hits are read and which particles are to be found.
+        split: Shares of the events for training, validation and test.
+        seed: Seed of the split and of the order of the training events.
+        batch_size: Events in a batch, of similar length.
+        num_workers: Processes that read events beside the training.
+        skip_bad: Whether to leave out events that can't be read, with a warning and a count.
+    """
+
+    def __init__(
+        self,
+        features: tuple[Feature, ...],
+        path: str | None = None,
+        simulation: TrackerConfig = TrackerConfig(),  # noqa: B008 frozen
+        num_events: int | None = None,
+        selection: ParticleSelection = ParticleSelection(),  # noqa: B008 frozen
+        split: tuple[float, float, float] = (0.8, 0.1, 0.1),
+        seed: int = 0,
+        batch_size: int = 1,
+        num_workers: int = 0,
+        skip_bad: bool = False,
+    ) -> None:
+        super().__init__()
+        if num_events is not None and num_events < 1:
+            raise DataError(f"data.num_events={num_events} must be at least 1")
+        self.features = features
+        self.path = None if path is None else Path(path)
+        self.simulation = simulation
+        if path is None and num_events is None:
+            num_events = SIMULATED_EVENTS
+        self.num_events = num_events
+        self.selection = selection
+        self.fractions = split
+        self.seed = seed
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.skip_bad = skip_bad
+        self._source: EventSource | None = None
+
+    def prepare_data(self) -> None:
+        """Simulate the events that the cache lacks."""
+        if self.path is None:
+            simulate_into_cache(self.simulation, self.num_events)
+
+    @property
+    def source(self) -> EventSource:
+        """The events, opened at the first use."""
+        if self._source is None:
+            self._source = open_events(self.path or cache_folder(self.simulation) / "store")
+        return self._source
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the events that are used."""
+        return self.source.names[: self.num_events]
+
+    def split(self) -> Split:
+        """Which events are for training, validation and test."""
+        return split_events(self.names, self.fractions, self.seed)
+
+    def fingerprint(self) -> str:
+        """Short hash of the events and their split, to record what a run was trained on."""
+        text = json.dumps([self.source.fingerprint(), asdict(self.split())])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def train_dataloader(self) -> DataLoader[HitBatch]:
+        """Training events, in another order each epoch."""
+        return self._loader(self.split().train, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[HitBatch]:
+        """Validation events."""
+        return self._loader(self.split().val)
+
+    def test_dataloader(self) -> DataLoader[HitBatch]:
+        """Test events."""
+        return self._loader(self.split().test)
+
+    def predict_dataloader(self) -> DataLoader[HitBatch]:
+        """All events, in order, with or without truth."""
+        return self._loader(self.names, require_truth=False)
+
+    def _loader(
+        self, names: tuple[str, ...], shuffle: bool = False, require_truth: bool = True
+    ) -> DataLoader[HitBatch]:
+        place = {name: index for index, name in enumerate(self.source.names)}
+        dataset = HitDataset(
+            self.source,
+            sorted(place[name] for name in names),
+            self.features,
+            self.selection,
+            require_truth=require_truth,
+            skip_bad=self.skip_bad,
+        )
+        batching = {"batch_size": self.batch_size}
+        if shuffle:
+            lengths = dataset.lengths
+            sampler = LengthBucketSampler(lengths, self.batch_size, seed=self.seed)
+            batching = {"batch_sampler": sampler}
+        return DataLoader(
+            dataset,
+            collate_fn=collate,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            **batching,
+        )
+
+
+def cache_folder(simulation: TrackerConfig) -> Path:
+    """Where the simulated events of these options are kept."""
+    root = Path(os.environ.get("HEPATTN_CACHE", Path.home() / ".cache" / "hepattn"))
+    digest = hashlib.sha256(json.dumps(asdict(simulation), sort_keys=True).encode()).hexdigest()
+    return root / f"tracker-{simulation.num_particles}-{digest[:12]}"
+
+
+def simulate_into_cache(simulation: TrackerConfig, num_events: int) -> None:
+    """Simulate the first events of these options and prepare them, unless that was done."""
+    folder = cache_folder(simulation)
+    try:
+        if len(open_events(folder / "store")) >= num_events:
+            rank_zero_info(f"data.path is null: simulated events from {folder}")
+            return
+    except DataError:
+        pass  # no complete store yet
+    rank_zero_info(
+        f"data.path is null: simulating {num_events} events of {simulation.num_particles} "
+        f"particles, once, into {folder}"
+    )
+    num_workers = max(1, min(os.cpu_count() or 1, num_events // 100))  # starting one costs seconds
+    simulate_events(folder / "raw", num_events, simulation, num_workers=num_workers)
+    prepare(folder / "raw", folder / "store", num_workers=num_workers)

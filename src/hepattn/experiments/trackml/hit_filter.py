@@ -1,0 +1,191 @@
+"""Hit filtering: keep the hits of particles that are worth reconstructing.
+
+Run as ``python hit_filter.py fit --config hit_filter.yaml`` or ``hepattn trackml/hit_filter fit``.
+"""
+
+# B events, N hits, F features
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torchmetrics.utilities import dim_zero_cat
+
+from hepattn.data.trackml import PARTICLE_COLUMNS, HitBatch
+from hepattn.experiments.trackml import plots
+from hepattn.experiments.trackml.data import TrackMLData
+from hepattn.metrics.efficiency import Efficiency
+from hepattn.metrics.hit_filter import FilterFigures, HitFilterMetrics
+from hepattn.nn.normalise import Feature
+from hepattn.training.cli import run, run_script
+from hepattn.training.module import BaseModule, ScheduleCallable
+from hepattn.training.optimizer import OptimizerCallable
+
+FIXED_EFFICIENCIES = (0.99, 0.995)
+
+
+class HitFilter(BaseModule):
+    """A network that scores each hit, and the threshold above which hits are kept.
+
+    The threshold is chosen at each validation for the wanted efficiency and is part of the
+    checkpoint.
+
+    Args:
+        features: Columns of the input; the data decides them.
+        net: Builds the network from the feature list.
+        loss: Called with logits, labels and valid, each (B, N).
+        optimizer: Builds the optimiser from the parameter groups.
+        schedule: Builds the learning rate schedule; a constant rate by default.
+        compile: Whether to compile the network.
+        hit_efficiency: Share of signal hits that the chosen threshold keeps.
+        threshold: A fixed threshold instead, in (0, 1).
+        min_hits: Hits that a particle has to keep; the data's selection decides it.
+
+    Raises:
+        ValueError: If the efficiency or the threshold is out of range.
+    """
+
+    threshold: Tensor
+
+    def __init__(
+        self,
+        features: tuple[Feature, ...],
+        net: Callable[[Sequence[Feature]], nn.Module],
+        loss: nn.Module,
+        optimizer: OptimizerCallable,
+        schedule: ScheduleCallable | None = None,
+        compile: bool = False,
+        hit_efficiency: float = 0.99,
+        threshold: float | None = None,
+        min_hits: int = 3,
+    ) -> None:
+        super().__init__(net(features), optimizer, schedule, compile)
+        if not 0 < hit_efficiency <= 1:
+            raise ValueError(f"hit_efficiency={hit_efficiency} must be in (0, 1]")
+        if threshold is not None and not 0 < threshold < 1:
+            raise ValueError(f"threshold={threshold} must be in (0, 1)")
+        self.names = [feature.name for feature in features]
+        self.loss = loss
+        self.hit_efficiency = hit_efficiency
+        self.fixed_threshold = threshold
+        start = 0.5 if threshold is None else threshold
+        self.register_buffer("threshold", torch.tensor(start, dtype=torch.float64))
+        stages = ("val", "test")
+        self.collected = nn.ModuleDict({stage: HitFilterMetrics(min_hits) for stage in stages})
+        self.display: HitBatch | None = None
+
+    def forward(self, batch: HitBatch) -> Tensor:
+        """Score the hits: logits (B, N)."""
+        return self.net(batch.hits, batch.valid)
+
+    def losses(self, batch: HitBatch, outputs: Tensor) -> dict[str, Tensor]:
+        """The one loss: are the hits signal?"""
+        return {"hit": self.loss(outputs, batch.label, batch.valid)}
+
+    def update_metrics(self, stage: str, batch: HitBatch, outputs: Tensor) -> None:
+        """Collect the scores of validation and test events."""
+        if stage not in self.collected:
+            return
+        self.collected[stage].update(
+            outputs.sigmoid(),
+            batch.label,
+            batch.valid,
+            batch.particle_index,
+            batch.particles,
+            batch.particle_valid,
+            batch.event,
+        )
+        if stage == "test" and self.display is None:
+            self.display = HitBatch(*(field[:1] for field in batch))
+
+    def log_metrics(self, stage: str) -> None:
+        """Choose the threshold after a validation; write and print the figures of a test."""
+        if stage not in self.collected:
+            return
+        collected = self.collected[stage]
+        if stage == "val" and self.fixed_threshold is None and collected.has_signal():
+            self.threshold.fill_(collected.threshold_for(self.hit_efficiency))
+        figures = collected.figures(float(self.threshold))
+        summary = figures.scalars() | {"auc": float(collected.compute())}
+        for fixed in FIXED_EFFICIENCIES if collected.has_signal() else ():
+            at_fixed = collected.figures(collected.threshold_for(fixed))
+            summary[f"hit_purity_at_{fixed}"] = float(at_fixed.hit_purity.value)
+        self.log_dict({f"{stage}/{name}": value for name, value in summary.items()})
+        if stage == "test" and not self.trainer.fast_dev_run:
+            self._write_evaluation(figures, summary)
+        collected.reset()
+
+    def predictions(self, batch: HitBatch, outputs: Tensor) -> dict[str, Tensor]:
+        """One row a hit: its event, its id, its score and whether the filter keeps it."""
+        score = outputs.sigmoid()[batch.valid]  # (hits of all events)
+        return {
+            "event": batch.event.unsqueeze(1).expand_as(batch.valid)[batch.valid],
+            "hit_id": batch.hit_id[batch.valid],
+            "score": score,
+            "keep": score >= self.threshold,
+        }
+
+    @rank_zero_only
+    def _write_evaluation(self, figures: FilterFigures, summary: dict[str, float]) -> None:
+        folder = self.evaluation_folder
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"figures": asdict(figures), "summary": summary}, indent=2, default=float)
+        (folder / "metrics.json").write_text(text + "\n")
+        self._draw(folder, figures.threshold)
+        print_figures(figures, summary)
+        print(f"figures and plots written to {folder}")
+
+    def _draw(self, folder: Path, threshold: float) -> None:
+        collected = self.collected["test"]
+        score, label = (values.cpu().numpy() for values in collected.scores())
+        plots.save_figure(plots.plot_scores(score, label, threshold), folder / "scores.png")
+        plots.save_figure(plots.plot_scan(score, label, threshold), folder / "threshold_scan.png")
+        retained = collected.retained(threshold).cpu().numpy()
+        table = dim_zero_cat(collected.particles).cpu().numpy()
+        pt, eta = (table[:, PARTICLE_COLUMNS.index(name)] for name in ("pt", "eta"))
+        plots.save_figure(plots.plot_retained(retained, pt, eta), folder / "particles_retained.png")
+        if {"x", "y", "z"} <= set(self.names):
+            hits, valid = self.display.hits[0], self.display.valid[0]
+            columns = [self.names.index(name) for name in "xyz"]
+            position = hits[valid][:, columns].cpu().numpy()
+            kept = (self(self.display)[0].sigmoid() >= threshold)[valid].cpu().numpy()
+            labels = self.display.label[0][valid].cpu().numpy()
+            plots.save_figure(plots.plot_event(position, labels, kept), folder / "event.png")
+
+
+def print_figures(figures: FilterFigures, summary: dict[str, float]) -> None:
+    """Print the figures of a test as a table, with their 68.3 % intervals."""
+    table = Table(title=f"hit filter at threshold {figures.threshold:.4f}")
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    for name in ("hit_efficiency", "hit_purity", "particles_retained"):
+        table.add_row(name.replace("_", " "), format_efficiency(getattr(figures, name)))
+    for name in ("auc", *(f"hit_purity_at_{fixed}" for fixed in FIXED_EFFICIENCIES)):
+        if name in summary:
+            table.add_row(name.replace("_", " "), f"{summary[name]:.4f}")
+    table.add_row("hits before / after", f"{figures.num_hits} / {figures.num_kept}")
+    Console().print(table)
+
+
+def format_efficiency(value: Efficiency) -> str:
+    """Write an efficiency in per cent with its interval."""
+    middle, low, high = (100 * float(part) for part in value)
+    return f"{middle:.2f} -{middle - low:.2f} +{high - middle:.2f} %"
+
+
+LINKS = {"data.features": "model.features", "data.selection.min_hits": "model.min_hits"}
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the hit filter from the command line."""
+    run(HitFilter, TrackMLData, config="hit_filter.yaml", links=LINKS, args=args)
+
+
+if __name__ == "__main__":
+    run_script(__file__)

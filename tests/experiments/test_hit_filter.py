@@ -1,0 +1,162 @@
+"""The hit filter from the command line: fit, test and predict, on simulated and real events."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.csv as csv
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from hepattn.data.trackml import ParticleSelection, make_targets, open_events
+from hepattn.experiments.trackml.data import TrackMLData
+from hepattn.experiments.trackml.hit_filter import main
+from hepattn.nn.normalise import Feature
+from hepattn.simulate.tracker import TrackerConfig
+
+SMALL = ["--config", "hit_filter.yaml", "--data.num_events", "6", "--data.batch_size", "2"]
+SMALL += ["--data.simulation.num_particles", "50", "--trainer.enable_progress_bar", "false"]
+SMALL += ["--trainer.log_every_n_steps", "1"]
+NETWORK = ["--model.net.init_args.encoder.init_args.dim", "16"]
+NETWORK += ["--model.net.init_args.encoder.init_args.depth", "2"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, simulated_cache: Path) -> Path:
+    """The directory of a run that trained two epochs."""
+    root = tmp_path_factory.mktemp("runs")
+    main(["fit", *SMALL, *NETWORK, "--run.root", str(root), "--trainer.max_epochs", "2"])
+    return root / "hit_filter"
+
+
+def evaluate(stage: str, trained: Path, *options: str) -> Path:
+    before = set(trained.glob("eval/*"))
+    main([stage, *SMALL, *NETWORK, "--run.root", str(trained.parent), *options])
+    (folder,) = set(trained.glob("eval/*")) - before
+    return folder
+
+
+def test_training_leaves_checkpoints_config_and_provenance(trained: Path) -> None:
+    assert (trained / "ckpts" / "best.ckpt").is_file()
+    assert (trained / "ckpts" / "last.ckpt").is_file()
+    assert (trained / "config.yaml").is_file()
+    environment = json.loads((trained / "environment.json").read_text())
+    assert environment["seed"] == 0
+    assert environment["data"]
+
+
+def test_checkpoint_carries_a_threshold_that_keeps_the_wanted_efficiency(trained: Path) -> None:
+    weights = torch.load(trained / "ckpts" / "last.ckpt", weights_only=True)["state_dict"]
+    assert 0 < weights["threshold"] < 1
+    assert weights["threshold"] != 0.5
+
+
+def test_evaluation_writes_numbers_plots_and_scores(
+    trained: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder = evaluate("test", trained)
+    printed = capsys.readouterr().out
+    for figure in ("hit efficiency", "hit purity", "particles retained"):
+        assert figure in printed
+    numbers = json.loads((folder / "metrics.json").read_text())
+    value, low, high = numbers["figures"]["hit_efficiency"]
+    assert 0 <= low <= value <= high <= 1
+    plots = {path.name for path in folder.glob("*.png")}
+    assert plots == {"scores.png", "threshold_scan.png", "particles_retained.png", "event.png"}
+    rows = pq.read_table(folder / "predictions.parquet")
+    assert rows.num_rows == numbers["figures"]["num_hits"]
+    assert rows["keep"].to_numpy().sum() == numbers["figures"]["num_kept"]
+
+
+def test_a_second_evaluation_keeps_the_first(trained: Path) -> None:
+    first, second = evaluate("test", trained), evaluate("test", trained)
+    assert first != second
+    assert (first / "metrics.json").read_text() == (second / "metrics.json").read_text()
+
+
+def test_predictions_hold_each_selected_hit_once_in_input_order(trained: Path) -> None:
+    rows = pq.read_table(evaluate("predict", trained) / "predictions.parquet")
+    assert len(set(zip(rows["event"].to_pylist(), rows["hit_id"].to_pylist(), strict=True))) == (
+        rows.num_rows
+    )
+    assert rows["event"].to_pylist() == sorted(rows["event"].to_pylist())
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("folder", ["trackml", "trackml/barrel"])
+@pytest.mark.filterwarnings("ignore:.*cannot be split:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*no columns for the features:UserWarning")
+def test_real_events_train_test_and_predict_from_raw_csv(
+    folder: str, trained: Path, data_dir: Path, tmp_path: Path
+) -> None:
+    path = ["--data.path", str(data_dir / folder)]
+    main(["fit", *SMALL, *path, "--run.root", str(tmp_path), "--trainer.fast_dev_run", "2"])
+    assert not list(tmp_path.iterdir())
+    numbers = json.loads((evaluate("test", trained, *path) / "metrics.json").read_text())
+    event = open_events(data_dir / folder).read(0)
+    assert numbers["figures"]["num_hits"] == ParticleSelection().select(event).sum()
+    rows = pq.read_table(evaluate("predict", trained, *path) / "predictions.parquet")
+    targets = make_targets(event, ParticleSelection())
+    np.testing.assert_array_equal(rows["hit_id"], event.hits["hit_id"][targets.selected])
+
+
+@pytest.mark.data
+@pytest.mark.filterwarnings("ignore:.*no columns for the features:UserWarning")
+def test_hits_alone_are_enough_to_predict(trained: Path, data_dir: Path, tmp_path: Path) -> None:
+    name = "event000001000-hits.csv"
+    (tmp_path / name).write_bytes((data_dir / "trackml" / "barrel" / name).read_bytes())
+    rows = pq.read_table(
+        evaluate("predict", trained, "--data.path", str(tmp_path)) / "predictions.parquet"
+    )
+    hits = csv.read_csv(tmp_path / name)
+    expected = [i for i, v in zip(hits["hit_id"], hits["volume_id"], strict=True) if v.as_py() == 8]
+    assert rows["hit_id"].to_pylist() == [i.as_py() for i in expected]
+
+
+def test_splits_are_disjoint_complete_and_repeatable(simulated_cache: Path) -> None:
+    def make(seed: int) -> TrackMLData:
+        return TrackMLData((Feature("x"),), simulation=TrackerConfig(50), num_events=6, seed=seed)
+
+    data = make(0)
+    data.prepare_data()
+    split = data.split()
+    parts = [split.train, split.val, split.test]
+    assert sorted(sum(parts, ())) == sorted(data.names)
+    assert split == make(0).split()
+    assert data.fingerprint() == make(0).fingerprint()
+
+
+BAD_INPUT = {
+    "missing path": (["--data.path", "nowhere"], r"nowhere"),
+    "unknown feature": (["--data.features", "[{name: radius}]"], r"radius"),
+    "misspelt key": (["--data.batch_sise", "3"], r"batch_sise"),
+    "misspelt key of the network": (
+        ["--model.net.init_args.encoder.init_args.widow", "3"],
+        r"widow",
+    ),
+    "linked key": (["--model.min_hits", "4"], r"min_hits"),
+    "senseless efficiency": (["--model.hit_efficiency", "1.5"], r"hit_efficiency=1.5"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_stops_with_one_clear_line(
+    case: str, simulated_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    options, message = BAD_INPUT[case]
+    with pytest.raises(SystemExit):
+        main(["fit", *SMALL, *options, "--run.root", str(tmp_path)])
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("error:")
+    assert message in last
+
+
+def test_an_unwritable_run_directory_stops_before_the_training(
+    simulated_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    blocker = tmp_path / "runs"
+    blocker.write_text("a file where the folder should be")
+    with pytest.raises(SystemExit):
+        main(["fit", *SMALL, "--run.root", str(blocker)])
+    assert str(blocker) in capsys.readouterr().err.strip().splitlines()[-1]
