@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data.make_trackml import rows_of
-from hepattn.data.trackml import CsvEvents, Detector, hit_features, open_events
+from hepattn.data.trackml import CsvEvents, hit_features, open_events
 from hepattn.nn.normalise import Feature
 
 NAMES = [
@@ -85,17 +85,6 @@ def test_charge_needs_no_table_of_modules(one_event: Path) -> None:
     assert "extent_u" not in event.hits
     for name in ("num_cells", "charge", "charge_frac"):
         np.testing.assert_array_equal(event.hits[name], complete.hits[name])
-
-
-def test_rotations_to_local_and_back_cancel(raw_events: Path) -> None:
-    source = CsvEvents(raw_events)
-    detector = source.detector
-    assert isinstance(detector, Detector)
-    rows = detector.rows(source.read(0).hits, "hits")
-    directions = np.random.default_rng(0).normal(size=(len(rows), 3))
-    np.testing.assert_allclose(
-        detector.to_local(rows, detector.to_global(rows, directions)), directions, atol=1e-7
-    )
 
 
 def test_the_normal_of_a_barrel_module_points_outwards(raw_events: Path) -> None:
