@@ -47,6 +47,8 @@ class FilterFigures:
 class HitFilterMetrics(Metric):
     """Collect the scores of all events and answer questions about them.
 
+    Several processes answer for all of their events together inside ``sync_context()``.
+
     Args:
         min_hits: How many hits a particle has to keep to count as retained.
     """
@@ -98,10 +100,12 @@ class HitFilterMetrics(Metric):
         """Return the scores (H) and labels (H) of all real hits."""
         return dim_zero_cat(self.score), dim_zero_cat(self.label)
 
-    def compute(self) -> Tensor:
+    def auc(self) -> Tensor:
         """Return the area under the ROC curve."""
         score, label = self.scores()
         return binary_auroc(score, label.int())
+
+    compute = auc
 
     def has_signal(self) -> bool:
         """Return whether any hit is signal."""

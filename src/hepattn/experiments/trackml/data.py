@@ -41,7 +41,7 @@ class TrackMLData(LightningDataModule):
         selection: Which hits are read and which particles are to be found.
         split: Shares of the events for training, validation and test.
         seed: Seed of the split and of the order of the training events.
-        batch_size: Events in a batch, of similar length.
+        batch_size: Events in a batch; of similar length, unless several processes share them.
         num_workers: Processes that read events beside the training.
         skip_bad: Whether to leave out events that can't be read, with a warning and a count.
     """
@@ -130,10 +130,10 @@ class TrackMLData(LightningDataModule):
             require_truth=require_truth,
             skip_bad=self.skip_bad,
         )
-        batching = {"batch_size": self.batch_size}
-        if shuffle:
-            lengths = dataset.lengths
-            sampler = LengthBucketSampler(lengths, self.batch_size, seed=self.seed)
+        batching = {"batch_size": self.batch_size, "shuffle": shuffle}
+        distributed = self.trainer is not None and self.trainer.world_size > 1
+        if shuffle and not distributed:  # Lightning shares out what a plain sampler yields
+            sampler = LengthBucketSampler(dataset.lengths, self.batch_size, seed=self.seed)
             batching = {"batch_sampler": sampler}
         return DataLoader(
             dataset,

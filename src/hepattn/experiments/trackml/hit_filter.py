@@ -109,17 +109,19 @@ class HitFilter(BaseModule):
         if stage not in self.collected:
             return
         collected = self.collected[stage]
-        if stage == "val" and self.fixed_threshold is None and collected.has_signal():
-            self.threshold.fill_(collected.threshold_for(self.hit_efficiency))
-        figures = collected.figures(float(self.threshold))
-        summary = figures.scalars() | {"auc": float(collected.compute())}
-        for fixed in FIXED_EFFICIENCIES if collected.has_signal() else ():
-            at_fixed = collected.figures(collected.threshold_for(fixed))
-            summary[f"hit_purity_at_{fixed}"] = float(at_fixed.hit_purity.value)
-        self.log_dict({f"{stage}/{name}": value for name, value in summary.items()})
-        if stage == "test" and not self.trainer.fast_dev_run:
-            self._write_evaluation(figures, summary)
+        with collected.sync_context():
+            if stage == "val" and self.fixed_threshold is None and collected.has_signal():
+                self.threshold.fill_(collected.threshold_for(self.hit_efficiency))
+            figures = collected.figures(float(self.threshold))
+            summary = figures.scalars() | {"auc": float(collected.auc())}
+            for fixed in FIXED_EFFICIENCIES if collected.has_signal() else ():
+                at_fixed = collected.figures(collected.threshold_for(fixed))
+                summary[f"hit_purity_at_{fixed}"] = float(at_fixed.hit_purity.value)
+            if stage == "test" and not self.trainer.fast_dev_run:
+                self._write_evaluation(figures, summary)
         collected.reset()
+        values = {f"{stage}/{name}": value for name, value in summary.items()}
+        self.log_dict(values, sync_dist=True)
 
     def predictions(self, batch: HitBatch, outputs: Tensor) -> dict[str, Tensor]:
         """One row a hit: its event, its id, its score and whether the filter keeps it."""
