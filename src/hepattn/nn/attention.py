@@ -2,6 +2,7 @@
 
 # B events, M query tokens, N key tokens, D features, H heads, E head features
 
+import torch
 from torch import Tensor, nn
 
 from hepattn.nn.norm import NormName, make_norm
@@ -22,6 +23,9 @@ class Attention(nn.Module):
             default.
         value_residual: How to mix in the first layer's values.
         dropout: Probability of dropping an attention weight.
+        similarity_init: Scale the initial query projection by this factor and let the key
+            projection start as its copy: tokens first attend to those like themselves, the more
+            sharply the larger the factor. Ordinary, independent projections by default.
         backend: Attention backend.
 
     Raises:
@@ -37,6 +41,7 @@ class Attention(nn.Module):
         qkv_norm: NormName | None = None,
         value_residual: ValueResidualMode = "none",
         dropout: float = 0.0,
+        similarity_init: float | None = None,
         backend: BackendName = "auto",
     ) -> None:
         super().__init__()
@@ -51,6 +56,8 @@ class Attention(nn.Module):
         self.query = nn.Linear(dim, dim, bias=bias)
         self.key_value = nn.Linear(dim, 2 * num_value_heads * self.head_dim, bias=bias)
         self.out = nn.Linear(dim, dim, bias=bias)
+        if similarity_init is not None:
+            self._start_as_similarity(similarity_init, num_heads // num_value_heads)
         self.norms = None
         if qkv_norm is not None:
             self.norms = nn.ModuleList(make_norm(qkv_norm, self.head_dim) for _ in range(3))
@@ -99,6 +106,16 @@ class Attention(nn.Module):
         )
         out = self.out(out.transpose(1, 2).flatten(2))  # (B, M, D)
         return out, projected
+
+    @torch.no_grad()
+    def _start_as_similarity(self, gain: float, repeats: int) -> None:
+        """Give each key head the projection of the first query head that it serves."""
+        self.query.weight.mul_(gain)
+        for query, key_value in zip(
+            self.query.parameters(), self.key_value.parameters(), strict=True
+        ):
+            heads = query.unflatten(0, (-1, self.head_dim))[::repeats]  # (Hk, E, ...)
+            key_value[: len(key_value) // 2] = heads.flatten(0, 1)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, H, N, E)

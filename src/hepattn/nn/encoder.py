@@ -110,6 +110,8 @@ class Encoder(nn.Module):
         dropout: Probability of dropping a hidden unit of the dense nets.
         attention_dropout: Probability of dropping an attention weight.
         bias: Whether the linear maps have a bias.
+        similarity_init: Let attention start as a similarity of this sharpness, see `Attention`:
+            with a wide window of which few tokens matter, training finds them much sooner.
         backend: Attention backend.
 
     Raises:
@@ -136,6 +138,7 @@ class Encoder(nn.Module):
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
         bias: bool = True,
+        similarity_init: float | None = None,
         backend: BackendName = "auto",
     ) -> None:
         super().__init__()
@@ -157,6 +160,7 @@ class Encoder(nn.Module):
                 qkv_norm=norm if between else None,
                 value_residual=value_residual if index > 0 else "none",
                 dropout=attention_dropout,
+                similarity_init=similarity_init,
                 backend=backend,
             )
             dense = Dense(dim, hidden=hidden, activation=activation, bias=bias, dropout=dropout)
