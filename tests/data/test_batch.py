@@ -151,6 +151,14 @@ def test_a_bad_event_is_an_error_unless_skipping_was_asked_for(
     assert caplog.text.count("skipped event000000008") == 1
 
 
+def test_events_in_memory_are_read_once(one_event: Path) -> None:
+    kept = HitDataset(open_events(one_event), None, [Feature("x")], in_memory=True)
+    first = kept[0]
+    for path in one_event.iterdir():
+        path.unlink()
+    assert kept[0] is first
+
+
 def test_workers_report_what_they_skip(one_event: Path) -> None:
     make_events(one_event, numbers=[8, 9], suffix=".csv", num_particles=2)
     os.truncate(one_event / "event000000009-hits.csv", 200)

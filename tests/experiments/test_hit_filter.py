@@ -11,13 +11,15 @@ import torch
 
 from hepattn.data.trackml import ParticleSelection, make_targets, open_events
 from hepattn.experiments.trackml.data import TrackMLData
-from hepattn.experiments.trackml.hit_filter import main
+from hepattn.experiments.trackml.hit_filter import LINKS, HitFilter, main
 from hepattn.nn.normalise import Feature
 from hepattn.simulate.tracker import TrackerConfig
+from hepattn.training.cli import run
 
 SMALL = ["--config", "hit_filter.yaml", "--data.num_events", "6", "--data.batch_size", "2"]
 SMALL += ["--data.simulation.num_particles", "50", "--trainer.enable_progress_bar", "false"]
 SMALL += ["--trainer.log_every_n_steps", "1"]
+GOLDEN_LOSS = 0.0
 NETWORK = ["--model.net.init_args.encoder.init_args.dim", "16"]
 NETWORK += ["--model.net.init_args.encoder.init_args.depth", "2"]
 
@@ -160,3 +162,11 @@ def test_an_unwritable_run_directory_stops_before_the_training(
     with pytest.raises(SystemExit):
         main(["fit", *SMALL, "--run.root", str(blocker)])
     assert str(blocker) in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_golden_loss(simulated_cache: Path, tmp_path: Path) -> None:
+    """A refactor leaves the loss of the shipped config as it is; a change of physics updates it."""
+    options = [*SMALL, "--run.root", str(tmp_path), "--trainer.max_epochs", "1"]
+    cli = run(HitFilter, TrackMLData, config="hit_filter.yaml", links=LINKS, args=["fit", *options])
+    assert float(cli.trainer.callback_metrics["val/loss"]) == pytest.approx(GOLDEN_LOSS, rel=1e-3)

@@ -74,6 +74,7 @@ class HitDataset(Dataset[HitItem]):
             as in prediction.
         skip_bad: Whether an event that cannot be read becomes an item without hits, with a
             logged warning and counted in ``num_skipped``, instead of an error.
+        in_memory: Whether to keep every event once it was read, for sets that fit.
 
     Raises:
         DataError: If a feature is unknown or missing.
@@ -87,6 +88,7 @@ class HitDataset(Dataset[HitItem]):
         selection: ParticleSelection | None = None,
         require_truth: bool = False,
         skip_bad: bool = False,
+        in_memory: bool = False,
     ) -> None:
         if require_truth and selection is None:
             raise ValueError("require_truth=True needs a selection: it says what to find")
@@ -97,6 +99,7 @@ class HitDataset(Dataset[HitItem]):
         self.selection = selection
         self.require_truth = require_truth
         self.skip_bad = skip_bad
+        self._kept: dict[int, HitItem] | None = {} if in_memory else None
         # Shared, so that the main process sees what the workers of a loader skip.
         self._bad = torch.zeros(len(self.indices), dtype=torch.bool).share_memory_()
         self._warn_of_missing()
@@ -122,6 +125,13 @@ class HitDataset(Dataset[HitItem]):
         return lengths
 
     def __getitem__(self, place: int) -> HitItem:
+        if self._kept is None:
+            return self._read(place)
+        if place not in self._kept:
+            self._kept[place] = self._read(place)
+        return self._kept[place]
+
+    def _read(self, place: int) -> HitItem:
         try:
             return self._item(self.source.read(self.indices[place]))
         except DataError as error:

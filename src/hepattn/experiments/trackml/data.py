@@ -44,6 +44,8 @@ class TrackMLData(LightningDataModule):
         batch_size: Events in a batch; of similar length, unless several processes share them.
         num_workers: Processes that read events beside the training.
         skip_bad: Whether to leave out events that can't be read, with a warning and a count.
+        in_memory: Whether to keep every event once it was read, for sets that fit; then no
+            workers are needed.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class TrackMLData(LightningDataModule):
         batch_size: int = 1,
         num_workers: int = 0,
         skip_bad: bool = False,
+        in_memory: bool = False,
     ) -> None:
         super().__init__()
         if num_events is not None and num_events < 1:
@@ -74,6 +77,7 @@ class TrackMLData(LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.skip_bad = skip_bad
+        self.in_memory = in_memory
         self._source: EventSource | None = None
 
     def prepare_data(self) -> None:
@@ -129,6 +133,7 @@ class TrackMLData(LightningDataModule):
             self.selection,
             require_truth=require_truth,
             skip_bad=self.skip_bad,
+            in_memory=self.in_memory,
         )
         batching = {"batch_size": self.batch_size, "shuffle": shuffle}
         distributed = self.trainer is not None and self.trainer.world_size > 1
