@@ -15,6 +15,8 @@ else
   TORCH_WHEEL := torch==$(TORCH)
 endif
 
+DEVICE := $(if $(HAS_GPU),--config gpu)
+
 .PHONY: help setup demo test lint bench docs
 
 help:
@@ -33,8 +35,8 @@ $(VENV)/.ready: pyproject.toml
 	touch $@
 
 demo: $(READY)
-	$(PREFIX)hepattn trackml/hit_filter fit
-	$(PREFIX)hepattn trackml/hit_filter test
+	$(PREFIX)hepattn trackml/hit_filter fit $(DEVICE)
+	$(PREFIX)hepattn trackml/hit_filter test $(DEVICE)
 
 test: $(READY)
 	$(PREFIX)python -m pytest

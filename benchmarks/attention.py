@@ -276,6 +276,7 @@ def report(result: dict) -> None:
 def draw(result: dict, path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter
 
     figure, panels = plt.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained")
     for axes, direction in zip(panels, DIRECTIONS, strict=True):
@@ -288,6 +289,7 @@ def draw(result: dict, path: Path) -> None:
             if points:
                 axes.loglog(*zip(*points, strict=True), "o-", label=name)
         axes.set(title=direction, xlabel="tokens")
+        axes.xaxis.set_minor_formatter(NullFormatter())  # its labels would overlap
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("time in s")
     panels[0].legend(title=f"wrapped window {result['window']}")

@@ -11,7 +11,7 @@ from hepattn.experiments.trackml import hit_filter
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("src/**/*.md")])
-SMALL = ["--data.num_events", "4", "--data.simulation.num_particles", "50"]
+SMALL = ["--data.num_simulated", "4", "--data.simulation.num_particles", "50"]
 SMALL += ["--trainer.fast_dev_run", "1", "--trainer.enable_progress_bar", "false"]
 
 
@@ -40,7 +40,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("command", commands("hepattn trackml/") + commands("python hit_filter.py"))
 def test_experiment_commands_run(command: str, workplace: Path) -> None:
     words = command.split()
-    for option in ("--data.path", "--data.num_events"):  # files that only their reader has
+    for option in ("--data.path", "--data.num_simulated"):  # files that only their reader has
         if option in words:
             del words[words.index(option) : words.index(option) + 2]
     if "--trainer.fast_dev_run" in words:

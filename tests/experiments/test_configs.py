@@ -11,7 +11,7 @@ ROOT = Path(experiments.__file__).parent
 CONFIGS = sorted(path.relative_to(ROOT) for path in ROOT.glob("*/*.yaml"))
 # Simulated data and a size that a laptop trains: what the configs' own headers say they cost.
 SMALL = {
-    "trackml": ["--data.num_events", "4", "--data.simulation.num_particles", "50"],
+    "trackml": ["--data.num_simulated", "4", "--data.simulation.num_particles", "50"],
 }
 ON_CPU = ["--trainer.accelerator", "cpu", "--trainer.precision", "32-true"]
 ON_CPU += ["--data.num_workers", "0", "--trainer.enable_progress_bar", "false"]

@@ -1,6 +1,7 @@
 """The hit filter from the command line: fit, test and predict, on simulated and real events."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from hepattn.nn.normalise import Feature
 from hepattn.simulate.tracker import TrackerConfig
 from hepattn.training.cli import run
 
-SMALL = ["--config", "hit_filter.yaml", "--data.num_events", "6", "--data.batch_size", "2"]
+SMALL = ["--config", "hit_filter.yaml", "--data.num_simulated", "6", "--data.batch_size", "2"]
 SMALL += ["--data.simulation.num_particles", "50", "--trainer.enable_progress_bar", "false"]
 SMALL += ["--trainer.log_every_n_steps", "1"]
 GOLDEN_LOSS = 0.60362
@@ -43,15 +44,47 @@ def test_training_leaves_checkpoints_config_and_provenance(trained: Path) -> Non
     assert (trained / "ckpts" / "best.ckpt").is_file()
     assert (trained / "ckpts" / "last.ckpt").is_file()
     assert (trained / "config.yaml").is_file()
+    split = json.loads((trained / "split.json").read_text())
+    assert len({*split["train"], *split["val"], *split["test"]}) == 6
     environment = json.loads((trained / "environment.json").read_text())
     assert environment["seed"] == 0
     assert environment["data"]
 
 
-def test_checkpoint_carries_a_threshold_that_keeps_the_wanted_efficiency(trained: Path) -> None:
-    weights = torch.load(trained / "ckpts" / "last.ckpt", weights_only=True)["state_dict"]
-    assert 0 < weights["threshold"] < 1
-    assert weights["threshold"] != 0.5
+@pytest.mark.parametrize("overlay", [[], ["--config", "ema"]], ids=["plain", "ema"])
+def test_checkpoint_carries_the_threshold_of_its_own_validation(
+    overlay: list[str], simulated_cache: Path, tmp_path: Path
+) -> None:
+    options = [*SMALL, *NETWORK, *overlay, "--run.root", str(tmp_path)]
+    main(["fit", *options, "--trainer.max_epochs", "1"])
+    weights = torch.load(tmp_path / "hit_filter/ckpts/last.ckpt", weights_only=True)["state_dict"]
+    cli = run(HitFilter, TrackMLData, links=LINKS, args=["validate", *SMALL, *NETWORK,
+              "--run.root", str(tmp_path), "--ckpt_path", "last"])  # fmt: skip
+    assert cli.trainer.callback_metrics["val/threshold"] == pytest.approx(weights["threshold"])
+    assert cli.trainer.callback_metrics["val/hit_efficiency"] >= 0.985
+
+
+def test_an_evaluation_uses_the_config_of_its_run(simulated_cache: Path, tmp_path: Path) -> None:
+    options = ["--run.root", str(tmp_path), "--data.selection.min_pt", "0.5"]
+    main(["fit", *SMALL, *NETWORK, *options, "--trainer.max_epochs", "1"])
+    evaluation = ["test", "--config", "hit_filter.yaml", "--run.root", str(tmp_path)]
+    cli = run(HitFilter, TrackMLData, links=LINKS, args=evaluation)
+    assert cli.datamodule.selection.min_pt == 0.5
+    assert cli.model.net.encoder.dim == 16
+
+
+def test_a_bad_event_is_skipped_when_asked_for(
+    trained: Path, simulated_cache: Path, tmp_path: Path
+) -> None:
+    data = TrackMLData((Feature("x"),), simulation=TrackerConfig(50), num_simulated=6)
+    raw = data.source.path.parent / "raw"
+    shutil.copytree(raw, tmp_path / "raw")
+    broken = tmp_path / "raw" / f"{data.split().test[0]}-hits.csv.gz"
+    broken.write_bytes(broken.read_bytes()[:100])
+    options = ["--data.path", str(tmp_path / "raw"), "--data.skip_bad", "true"]
+    options += ["--data.split", "[0.0, 0.0, 1.0]"]
+    numbers = json.loads((evaluate("test", trained, *options) / "metrics.json").read_text())
+    assert numbers["figures"]["num_hits"] > 0
 
 
 def test_evaluation_writes_numbers_plots_and_scores(
@@ -118,7 +151,9 @@ def test_hits_alone_are_enough_to_predict(trained: Path, data_dir: Path, tmp_pat
 
 def test_splits_are_disjoint_complete_and_repeatable(simulated_cache: Path) -> None:
     def make(seed: int) -> TrackMLData:
-        return TrackMLData((Feature("x"),), simulation=TrackerConfig(50), num_events=6, seed=seed)
+        return TrackMLData(
+            (Feature("x"),), simulation=TrackerConfig(50), num_simulated=6, seed=seed
+        )
 
     data = make(0)
     data.prepare_data()
@@ -138,6 +173,9 @@ BAD_INPUT = {
         r"widow",
     ),
     "linked key": (["--model.min_hits", "4"], r"min_hits"),
+    "senseless split": (["--data.split", "[0.5, 0.6, 0.1]"], r"data.split=(0.5, 0.6, 0.1)"),
+    "empty batch": (["--data.batch_size", "0"], r"data.batch_size=0"),
+    "missing extra": (["--data.simulation.generator", "pythia8"], r"hepattn[generators]"),
     "senseless efficiency": (["--model.hit_efficiency", "1.5"], r"hit_efficiency=1.5"),
 }
 

@@ -1,6 +1,7 @@
 """Classification losses against loops over the real tokens."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -59,3 +60,16 @@ def test_padding_gets_no_gradient_and_an_empty_batch_no_loss(
     assert (logit.grad[~valid] == 0).all()
     assert (logit.grad[valid] != 0).all()
     assert loss(logit, label, torch.zeros_like(valid)) == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: BinaryCrossEntropy(0.0), "positive_weight=0.0"),
+        (lambda: FocalLoss(0.5), "gamma=0.5"),
+        (lambda: FocalLoss(2.0, 1.5), "alpha=1.5"),
+    ],
+)
+def test_senseless_options_are_refused(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -82,3 +82,8 @@ def test_heads_that_do_not_divide_are_refused() -> None:
         Attention(12, num_heads=5)
     with pytest.raises(ValueError, match="num_value_heads=4 must divide num_heads=6"):
         Attention(12, num_heads=6, num_value_heads=4)
+
+
+def test_a_similarity_that_a_norm_would_undo_is_refused() -> None:
+    with pytest.raises(ValueError, match="qkv_norm=RMSNorm, which would undo it"):
+        Attention(12, num_heads=6, qkv_norm="RMSNorm", similarity_init=2.0)

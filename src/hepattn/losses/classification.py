@@ -19,10 +19,15 @@ class BinaryCrossEntropy(nn.Module):
     Args:
         positive_weight: Weight of the positive tokens; ``batch`` takes the batch's own ratio of
             negative to positive tokens, so that both classes weigh the same.
+
+    Raises:
+        ValueError: If the weight is not positive.
     """
 
     def __init__(self, positive_weight: float | Literal["batch"] = 1.0) -> None:
         super().__init__()
+        if positive_weight != "batch" and positive_weight <= 0:
+            raise ValueError(f"positive_weight={positive_weight} must be positive, or 'batch'")
         self.positive_weight = positive_weight
 
     def forward(self, logit: Tensor, label: Tensor, valid: Tensor) -> Tensor:
@@ -53,10 +58,17 @@ class FocalLoss(nn.Module):
     Args:
         gamma: How strongly well classified tokens are weighed down.
         alpha: Weight of positive tokens; negative ones weigh ``1 - alpha``. No weights by default.
+
+    Raises:
+        ValueError: If an option is out of range.
     """
 
     def __init__(self, gamma: float = 2.0, alpha: float | None = None) -> None:
         super().__init__()
+        if 0 < gamma < 1 or gamma < 0:
+            raise ValueError(f"gamma={gamma} must be 0 or at least 1, or its gradient is infinite")
+        if alpha is not None and not 0 <= alpha <= 1:
+            raise ValueError(f"alpha={alpha} must be in [0, 1]")
         self.gamma = gamma
         self.alpha = alpha
 

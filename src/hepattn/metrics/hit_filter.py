@@ -85,7 +85,7 @@ class HitFilterMetrics(Metric):
             particle_index: Index of each hit's particle in its event, -1 for none (B, N).
             particles: Particle properties (B, P, F).
             particle_valid: True for real particles (B, P).
-            event: Number of each event, different for different events (B).
+            event: Number of each event, different for different events, below 2^43 (B).
         """
         first_key = event.unsqueeze(1) * PARTICLES_PER_EVENT  # (B, 1)
         slots = torch.arange(particles.shape[1], device=event.device)  # (P)

@@ -29,7 +29,8 @@ class Attention(nn.Module):
         backend: Attention backend.
 
     Raises:
-        ValueError: If the heads do not divide the features.
+        ValueError: If the heads do not divide the features, or ``similarity_init`` is not positive
+            or would be undone by ``qkv_norm``.
     """
 
     def __init__(
@@ -50,6 +51,11 @@ class Attention(nn.Module):
             raise ValueError(f"num_heads={num_heads} must divide dim={dim}")
         if num_heads % num_value_heads:
             raise ValueError(f"num_value_heads={num_value_heads} must divide num_heads={num_heads}")
+        if similarity_init is not None and (qkv_norm is not None or similarity_init <= 0):
+            raise ValueError(
+                f"similarity_init={similarity_init} must be positive, and without "
+                f"qkv_norm={qkv_norm}, which would undo it"
+            )
         self.head_dim = dim // num_heads
         self.dropout = dropout
         self.backend: BackendName = backend

@@ -24,7 +24,12 @@ from hepattn.training.callbacks import (
     PredictionWriter,
     RandomState,
 )
-from hepattn.training.configs import ConfigError, is_overlay, resolve_config_arguments
+from hepattn.training.configs import (
+    ConfigError,
+    add_run_config,
+    is_overlay,
+    resolve_config_arguments,
+)
 from hepattn.training.loggers import Comet
 from hepattn.training.parser import Parser, refuse_linked_values
 from hepattn.training.provenance import RunRecorder
@@ -250,7 +255,8 @@ def run(
     try:
         resolved, paths = resolve_config_arguments(sys.argv[1:] if args is None else args, folder)
         own = [path for path in paths if not is_overlay(path)]
-        named_by = own[0] if own else config or inspect.getfile(module_class)
+        name = Path(own[0] if own else config or inspect.getfile(module_class)).stem
+        resolved = add_run_config(resolved, paths, name)
         with warnings.catch_warnings():
             for message in NOISE:
                 warnings.filterwarnings("ignore", message=message)
@@ -258,7 +264,7 @@ def run(
                 module_class,
                 data_class,
                 links=links or {},
-                default_name=Path(named_by).stem,
+                default_name=name,
                 args=resolved,
                 config_paths=paths,
             )

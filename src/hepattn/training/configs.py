@@ -7,6 +7,7 @@ from pathlib import Path
 import hepattn
 
 CONFIG_OPTIONS = ("--config", "-c")
+EVALUATIONS = ("validate", "test", "predict")
 
 
 class ConfigError(ValueError):
@@ -100,6 +101,40 @@ def resolve_config_arguments(
             name = str(paths[-1])
         resolved.append(prefix + name)
     return resolved, paths
+
+
+def add_run_config(args: Sequence[str], paths: Sequence[Path], default_name: str) -> list[str]:
+    """Let an evaluation begin with the config that its run was trained with.
+
+    It comes behind the experiment's own config and before overlays and options, which change it.
+
+    Args:
+        args: Command line arguments with configs as paths.
+        paths: These paths.
+        default_name: Name of the run where the arguments name none.
+
+    Returns:
+        The arguments, with one more config if the run has one.
+    """
+    run = Path(
+        _last_value(args, "--run.root", "runs"), _last_value(args, "--run.name", default_name)
+    )
+    config = run / "config.yaml"
+    if not args or args[0] not in EVALUATIONS or not config.is_file():
+        return list(args)
+    own = {str(path) for path in paths if not is_overlay(path)}
+    places = [i for i, arg in enumerate(args) if arg.rpartition("=")[2] in own]
+    after = (max(places) if places else 0) + 1
+    return [*args[:after], "--config", str(config.absolute()), *args[after:]]
+
+
+def _last_value(args: Sequence[str], option: str, default: str) -> str:
+    value = default
+    for arg, following in zip(args, [*args[1:], ""], strict=True):
+        name, equals, given = arg.partition("=")
+        if name == option:
+            value = given if equals else following
+    return value
 
 
 def add_shipped_config(args: Sequence[str], shipped: Path, subcommands: Sequence[str]) -> list[str]:

@@ -63,7 +63,7 @@ def describe_environment(seed: int | None, fingerprint: object) -> dict[str, Any
 
 
 class RunRecorder(Callback):
-    """Write config and environment into the run directory when training starts.
+    """Write config, environment and split into the run directory when training starts.
 
     A continued run keeps the descriptions of its earlier starts under ``earlier``.
 
@@ -90,3 +90,6 @@ class RunRecorder(Callback):
             record["earlier"] = [*previous.pop("earlier", []), previous]
         write_atomically(file, json.dumps(record, indent=2, default=str) + "\n")
         write_atomically(self.directory.config_file, self.config)
+        split = getattr(trainer.datamodule, "split", None)
+        if callable(split):
+            split().save(self.directory.path / "split.json")

@@ -23,7 +23,7 @@ RESUME_TRAINER_KEYS = (
     "enable_model_summary",
     "profiler",
 )
-RESUME_LOADER_KEYS = ("num_workers", "pin_memory", "prefetch_factor", "persistent_workers")
+RESUME_LOADER_KEYS = ("num_workers", "in_memory")
 OBSERVERS = (
     "DeviceStatsMonitor",
     "GradientNorm",

@@ -138,7 +138,11 @@ class HitDataset(Dataset[HitItem]):
             self._skip(place, error)
         number = event_number(self.source.names[self.indices[place]])
         none = torch.empty(0, dtype=torch.int64)
-        return HitItem(number, torch.empty(0, len(self.features)), none)
+        empty = HitItem(number, torch.empty(0, len(self.features)), none)
+        if not self.require_truth:
+            return empty
+        particles = torch.empty(0, len(PARTICLE_COLUMNS))
+        return empty._replace(label=none.bool(), particle_index=none, particles=particles)
 
     def _item(self, event: Event) -> HitItem:
         hits = torch.from_numpy(hit_features(event, self.features))

@@ -23,9 +23,7 @@ from hepattn.data.trackml import (
     prepare,
 )
 from hepattn.nn.normalise import Feature
-from hepattn.simulate.tracker import TrackerConfig, simulate_events
-
-SIMULATED_EVENTS = 400
+from hepattn.simulate.tracker import VERSION, TrackerConfig, simulate_events
 
 
 class TrackMLData(LightningDataModule):
@@ -36,16 +34,15 @@ class TrackMLData(LightningDataModule):
         path: Folder or zip of TrackML CSV files, or a prepared store; null simulates events,
             once, into a cache (``HEPATTN_CACHE``, by default in the user's cache folder).
         simulation: Options of the simulation.
-        num_events: Use the first so many events only; by default all of the path, or 400
-            simulated ones.
+        num_simulated: How many events to simulate where there is no path.
         selection: Which hits are read and which particles are to be found.
         split: Shares of the events for training, validation and test.
         seed: Seed of the split and of the order of the training events.
         batch_size: Events in a batch; of similar length, unless several processes share them.
         num_workers: Processes that read events beside the training.
         skip_bad: Whether to leave out events that can't be read, with a warning and a count.
-        in_memory: Whether to keep every event once it was read, for sets that fit; then no
-            workers are needed.
+        in_memory: Whether to keep every event once it was read, for sets that fit; without
+            workers, which would each keep their own.
     """
 
     def __init__(
@@ -53,7 +50,7 @@ class TrackMLData(LightningDataModule):
         features: tuple[Feature, ...],
         path: str | None = None,
         simulation: TrackerConfig = TrackerConfig(),  # noqa: B008 frozen
-        num_events: int | None = None,
+        num_simulated: int = 400,
         selection: ParticleSelection = ParticleSelection(),  # noqa: B008 frozen
         split: tuple[float, float, float] = (0.8, 0.1, 0.1),
         seed: int = 0,
@@ -63,14 +60,21 @@ class TrackMLData(LightningDataModule):
         in_memory: bool = False,
     ) -> None:
         super().__init__()
-        if num_events is not None and num_events < 1:
-            raise DataError(f"data.num_events={num_events} must be at least 1")
+        for name, value, least in (
+            ("num_simulated", num_simulated, 1),
+            ("batch_size", batch_size, 1),
+            ("num_workers", num_workers, 0),
+        ):
+            if value < least:
+                raise DataError(f"data.{name}={value} must be at least {least}")
+        if in_memory and num_workers:
+            raise DataError(f"data.in_memory needs data.num_workers=0, not {num_workers}")
+        if min(split) < 0 or abs(sum(split) - 1) > 1e-6:
+            raise DataError(f"data.split={split} must be shares that sum to 1")
         self.features = features
         self.path = None if path is None else Path(path)
         self.simulation = simulation
-        if path is None and num_events is None:
-            num_events = SIMULATED_EVENTS
-        self.num_events = num_events
+        self.num_simulated = num_simulated
         self.selection = selection
         self.fractions = split
         self.seed = seed
@@ -83,7 +87,7 @@ class TrackMLData(LightningDataModule):
     def prepare_data(self) -> None:
         """Simulate the events that the cache lacks."""
         if self.path is None:
-            simulate_into_cache(self.simulation, self.num_events)
+            simulate_into_cache(self.simulation, self.num_simulated)
 
     @property
     def source(self) -> EventSource:
@@ -95,7 +99,7 @@ class TrackMLData(LightningDataModule):
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the events that are used."""
-        return self.source.names[: self.num_events]
+        return self.source.names[: None if self.path else self.num_simulated]
 
     def split(self) -> Split:
         """Which events are for training, validation and test."""
@@ -103,7 +107,9 @@ class TrackMLData(LightningDataModule):
 
     def fingerprint(self) -> str:
         """Short hash of the events and their split, to record what a run was trained on."""
-        text = json.dumps([self.source.fingerprint(), asdict(self.split())])
+        simulated = [VERSION, asdict(self.simulation)]
+        source = simulated if self.path is None else self.source.fingerprint()
+        text = json.dumps([source, asdict(self.split())])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def train_dataloader(self) -> DataLoader[HitBatch]:
@@ -152,12 +158,17 @@ class TrackMLData(LightningDataModule):
 def cache_folder(simulation: TrackerConfig) -> Path:
     """Where the simulated events of these options are kept."""
     root = Path(os.environ.get("HEPATTN_CACHE", Path.home() / ".cache" / "hepattn"))
-    digest = hashlib.sha256(json.dumps(asdict(simulation), sort_keys=True).encode()).hexdigest()
+    text = json.dumps([VERSION, asdict(simulation)], sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()
     return root / f"tracker-{simulation.num_particles}-{digest[:12]}"
 
 
 def simulate_into_cache(simulation: TrackerConfig, num_events: int) -> None:
-    """Simulate the first events of these options and prepare them, unless that was done."""
+    """Simulate the first events of these options and prepare them, unless that was done.
+
+    Raises:
+        DataError: If the cache can't be written or the simulation lacks an extra.
+    """
     folder = cache_folder(simulation)
     try:
         if len(open_events(folder / "store")) >= num_events:
@@ -170,5 +181,8 @@ def simulate_into_cache(simulation: TrackerConfig, num_events: int) -> None:
         f"particles, once, into {folder}"
     )
     num_workers = max(1, min(os.cpu_count() or 1, num_events // 100))  # starting one costs seconds
-    simulate_events(folder / "raw", num_events, simulation, num_workers=num_workers)
-    prepare(folder / "raw", folder / "store", num_workers=num_workers)
+    try:
+        simulate_events(folder / "raw", num_events, simulation, num_workers=num_workers)
+        prepare(folder / "raw", folder / "store", num_workers=num_workers)
+    except (OSError, ImportError) as error:
+        raise DataError(f"events can't be simulated into {folder}: {error}") from error

@@ -93,7 +93,7 @@ class HitFilter(BaseModule):
         if stage not in self.collected:
             return
         self.collected[stage].update(
-            outputs.sigmoid(),
+            outputs.float().sigmoid(),
             batch.label,
             batch.valid,
             batch.particle_index,
@@ -119,18 +119,19 @@ class HitFilter(BaseModule):
                 summary[f"hit_purity_at_{fixed}"] = float(at_fixed.hit_purity.value)
             if stage == "test" and not self.trainer.fast_dev_run:
                 self._write_evaluation(figures, summary)
+                self.display = None
         collected.reset()
         values = {f"{stage}/{name}": value for name, value in summary.items()}
         self.log_dict(values, sync_dist=True)
 
     def predictions(self, batch: HitBatch, outputs: Tensor) -> dict[str, Tensor]:
         """One row a hit: its event, its id, its score and whether the filter keeps it."""
-        score = outputs.sigmoid()[batch.valid]  # (hits of all events)
+        score = outputs.float().sigmoid()[batch.valid]  # (hits of all events)
         return {
             "event": batch.event.unsqueeze(1).expand_as(batch.valid)[batch.valid],
             "hit_id": batch.hit_id[batch.valid],
             "score": score,
-            "keep": score >= self.threshold,
+            "keep": score >= float(self.threshold),
         }
 
     @rank_zero_only
@@ -138,6 +139,7 @@ class HitFilter(BaseModule):
         folder = self.evaluation_folder
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"figures": asdict(figures), "summary": summary}, indent=2, default=float)
+        text = text.replace("NaN", "null")  # of nothing out of nothing
         (folder / "metrics.json").write_text(text + "\n")
         self._draw(folder, figures.threshold)
         print_figures(figures, summary)

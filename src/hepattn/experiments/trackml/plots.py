@@ -17,12 +17,14 @@ ETA_EDGES = np.linspace(-4, 4, 17)
 Array = NDArray[np.generic]
 
 
-def new_figure(num_columns: int = 1) -> tuple[Figure, list[Axes]]:
+def new_figure(num_columns: int = 1, num_rows: int = 1) -> tuple[Figure, list[Axes]]:
     """Make an empty figure in the field's style, without a window system."""
-    with mpl.rc_context({**mplhep.style.ATLAS, "figure.autolayout": False}):
-        figure = Figure(figsize=(6.5 * num_columns, 5), layout="constrained")
-        axes = figure.subplots(1, num_columns, squeeze=False)[0]
-    return figure, list(axes)
+    style = {**mplhep.style.ATLAS, "mathtext.fontset": "dejavusans", "figure.autolayout": False}
+    with mpl.rc_context(style):
+        size = (6.5 * num_columns, 5 * num_rows)
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots(num_rows, num_columns, squeeze=False)
+    return figure, list(axes.flat)
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -67,6 +69,7 @@ def plot_scan(score: Array, label: Array, threshold: float) -> Figure:
     purity = np.divide(num_signal, num_kept, out=np.full(len(num_kept), np.nan), where=num_kept > 0)
     left.plot(hit_efficiency, purity)
     left.set(xlabel="hit efficiency", ylabel="hit purity", xlim=(0.8, 1.002), ylim=(0, 1))
+    left.set_xticks([0.8, 0.85, 0.9, 0.95, 1.0])
     right.plot(thresholds, hit_efficiency, label="hit efficiency")
     right.plot(thresholds, purity, label="hit purity")
     right.axvline(threshold, color="black", linestyle="--", label=f"threshold {threshold:.3f}")
@@ -99,7 +102,7 @@ def plot_event(position: Array, label: Array, kept: Array) -> Figure:
         label: True for signal (H).
         kept: True for hits that the filter keeps (H).
     """
-    figure, axes = new_figure(4)
+    figure, axes = new_figure(num_columns=2, num_rows=2)
     x, y, z = position.T
     views = {"x–y": (x, y, "x [mm]", "y [mm]"), "r–z": (z, np.hypot(x, y), "z [mm]", "r [mm]")}
     for index, (horizontal, vertical, xlabel, ylabel) in enumerate(views.values()):
@@ -111,6 +114,8 @@ def plot_event(position: Array, label: Array, kept: Array) -> Figure:
                 axis.scatter(horizontal[points], vertical[points], s=3, color=color, label=name)
             title = f"{'after' if after else 'before'} the filter: {shown.sum()} hits"
             axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
+            if horizontal is x:
+                axis.set_aspect("equal", adjustable="datalim")
     axes[0].legend(markerscale=3)
     return figure
 

@@ -37,6 +37,13 @@ class EMA(WeightAveraging):
         """Bring the average, made before the weights reached their device, to that device."""
         self._average_model.to(pl_module.device)
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the average what the validation has just chosen, such as a threshold."""
+        if self._average_model is not None:
+            averaged = self._average_model.module.buffers()
+            for ours, chosen in zip(averaged, pl_module.buffers(), strict=True):
+                ours.copy_(chosen)
+
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
