@@ -116,7 +116,7 @@ def make_zip(folder: Path, archive: Path, inside: str = "") -> Path:
     """Put a folder's files into a zip."""
     with zipfile.ZipFile(archive, "w") as file:
         for path in sorted(folder.iterdir(), reverse=True):
-            file.write(path, inside + path.name)
+            file.writestr(zipfile.ZipInfo(inside + path.name), path.read_bytes())  # no time stamp
     return archive
 
 

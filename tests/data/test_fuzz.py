@@ -174,3 +174,12 @@ def test_damaged_contents_of_a_store(small: Path, share: float, value: int) -> N
 
     event = outcome(store, store / "store.json", spoil)
     assert event is None or same(event, read(store))
+
+
+def test_a_zip_of_an_unknown_version_is_a_data_error(small: Path, tmp_path: Path) -> None:
+    archive = make_zip(small, tmp_path / "events.zip")
+    content = bytearray(archive.read_bytes())
+    content[content.index(b"PK\x01\x02") + 6] = 84  # version needed to extract
+    archive.write_bytes(content)
+    with pytest.raises(DataError, match=r"zip file version 8\.4"):
+        open_events(archive)

@@ -54,6 +54,20 @@ class FolderFiles:
         return str(self.path / name)
 
 
+ZIP_FAULTS = (
+    OSError,
+    EOFError,
+    OverflowError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    NotImplementedError,  # an unknown version or compression
+    RuntimeError,  # encrypted
+    ValueError,
+)
+"""What the standard library raises for a damaged zip."""
+
+
 class ZipFiles:
     """Files of a zip, in whatever sub-folder, called by their base names.
 
@@ -88,7 +102,7 @@ class ZipFiles:
         if self._handle is None or self._handle[0] != os.getpid():
             try:
                 self._handle = (os.getpid(), zipfile.ZipFile(self.path))
-            except (OSError, zipfile.BadZipFile, struct.error, ValueError) as error:
+            except ZIP_FAULTS as error:
                 raise DataError(f"{self.path}: the zip cannot be opened: {error}") from error
         return self._handle[1]
 
@@ -100,16 +114,7 @@ class ZipFiles:
         archive = self._archive()
         try:
             content = archive.read(self._members[name])
-        except (
-            OSError,
-            EOFError,
-            zipfile.BadZipFile,
-            zlib.error,
-            struct.error,
-            NotImplementedError,  # an unknown compression
-            RuntimeError,  # encrypted
-            ValueError,
-        ) as error:
+        except ZIP_FAULTS as error:
             raise DataError(f"{self.label(name)}: the file cannot be read: {error}") from error
         return decompressed(content, self.label(name))
 
