@@ -104,6 +104,13 @@ def test_evaluation_writes_numbers_plots_and_scores(
     assert rows["keep"].to_numpy().sum() == numbers["figures"]["num_kept"]
 
 
+def test_a_configured_threshold_beats_the_checkpoints(trained: Path) -> None:
+    folder = evaluate("test", trained, "--model.threshold", "0.25")
+    assert json.loads((folder / "metrics.json").read_text())["figures"]["threshold"] == 0.25
+    rows = pq.read_table(folder / "predictions.parquet")
+    np.testing.assert_array_equal(rows["keep"], rows["score"].to_numpy() >= 0.25)
+
+
 def test_a_second_evaluation_keeps_the_first(trained: Path) -> None:
     first, second = evaluate("test", trained), evaluate("test", trained)
     assert first != second

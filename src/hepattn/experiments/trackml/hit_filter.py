@@ -80,6 +80,11 @@ class HitFilter(BaseModule):
         self.collected = nn.ModuleDict({stage: HitFilterMetrics(min_hits) for stage in stages})
         self.display: HitBatch | None = None
 
+    @property
+    def cut(self) -> float:
+        """The score from which hits are kept: a configured threshold, else the checkpoint's."""
+        return float(self.threshold) if self.fixed_threshold is None else self.fixed_threshold
+
     def forward(self, batch: HitBatch) -> Tensor:
         """Score the hits: logits (B, N)."""
         return self.net(batch.hits, batch.valid)
@@ -112,7 +117,7 @@ class HitFilter(BaseModule):
         with collected.sync_context():
             if stage == "val" and self.fixed_threshold is None and collected.has_signal():
                 self.threshold.fill_(collected.threshold_for(self.hit_efficiency))
-            figures = collected.figures(float(self.threshold))
+            figures = collected.figures(self.cut)
             summary = figures.scalars() | {"auc": float(collected.auc())}
             for fixed in FIXED_EFFICIENCIES if collected.has_signal() else ():
                 at_fixed = collected.figures(collected.threshold_for(fixed))
@@ -131,7 +136,7 @@ class HitFilter(BaseModule):
             "event": batch.event.unsqueeze(1).expand_as(batch.valid)[batch.valid],
             "hit_id": batch.hit_id[batch.valid],
             "score": score,
-            "keep": score >= float(self.threshold),
+            "keep": score >= self.cut,
         }
 
     @rank_zero_only
