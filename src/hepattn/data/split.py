@@ -48,8 +48,7 @@ def split_events(
         DataError: If there are no events or a name comes twice.
     """
     fractions = (fractions[0], fractions[1], fractions[2])
-    if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise ValueError(f"fractions={fractions} must not be negative and must sum to 1")
+    check_fractions(fractions)
     if not names:
         raise DataError("no events to split; expected at least one name")
     if len(set(names)) < len(names):
@@ -71,6 +70,20 @@ def split_events(
             ends.append(ends[-1] + size)
         parts = [tuple(ordered[start:end]) for start, end in itertools.pairwise(ends)]
     return Split(parts[0], parts[1], parts[2], fractions, seed)
+
+
+def check_fractions(fractions: tuple[float, float, float], name: str = "fractions") -> None:
+    """Refuse shares of training, validation and test that make no whole.
+
+    Args:
+        fractions: The three shares.
+        name: What the message calls them.
+
+    Raises:
+        ValueError: If one is negative or their sum is not 1.
+    """
+    if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise ValueError(f"{name}={fractions} must not be negative and must sum to 1")
 
 
 def _part_sizes(num_events: int, fractions: tuple[float, ...]) -> list[int]:

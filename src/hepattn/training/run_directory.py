@@ -79,7 +79,6 @@ class RunDirectory:
         self.environment_file = self.path / "environment.json"
         self.checkpoints = self.path / "ckpts"
         self.logs = self.path / "logs"
-        self.evaluation = self.path / "eval"
 
     def is_taken(self) -> bool:
         """Whether an earlier run left its config or a checkpoint here."""

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from hepattn.data.batching import LengthBucketSampler
 from hepattn.data.error import DataError
-from hepattn.data.split import Split, split_events
+from hepattn.data.split import Split, check_fractions, split_events
 from hepattn.data.trackml import (
     EventSource,
     HitBatch,
@@ -69,8 +69,7 @@ class TrackMLData(LightningDataModule):
                 raise DataError(f"data.{name}={value} must be at least {least}")
         if in_memory and num_workers:
             raise DataError(f"data.in_memory needs data.num_workers=0, not {num_workers}")
-        if min(split) < 0 or abs(sum(split) - 1) > 1e-6:
-            raise DataError(f"data.split={split} must be shares that sum to 1")
+        check_fractions(split, "data.split")
         self.features = features
         self.path = None if path is None else Path(path)
         self.simulation = simulation
