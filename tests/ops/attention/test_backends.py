@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import hepattn.ops.attention.backend as backend
 from hepattn.ops.attention import Full, Pattern, Window, abilities_table, attention, make_plan
 from reference.attention import prefix_valid
 
@@ -18,11 +19,13 @@ def attend(
     *,
     num_tokens: int = 6,
     query_valid: Tensor | None = None,
+    mask: Tensor | None = None,
     **options: object,
 ) -> Tensor:
     q = torch.randn(1, 2, num_tokens if query_valid is None else query_valid.shape[1], 4)
     k, v = torch.randn(2, 1, 2, num_tokens, 4)
     plan = make_plan(pattern, prefix_valid([num_tokens], num_tokens), query_valid)
+    plan = plan if mask is None else plan.restrict(mask)
     return attention(q, k, v, plan=plan, **options)
 
 
@@ -31,7 +34,7 @@ def attend(
     [
         ({"dropout": 0.1}, "dropout=0.1", "attention dropout"),
         ({"bias": torch.zeros(1, 1, 6, 6)}, r"bias of shape \(1, 1, 6, 6\)", "additive bias"),
-        ({"query_valid": prefix_valid([2], 3)}, "query_valid", "cross-attention"),
+        ({"mask": torch.ones(1, 6, 6).bool()}, r"mask of shape \(1, 6, 6\)", "boolean mask"),
     ],
 )
 def test_refusal_names_the_value_the_lack_and_who_can(
@@ -41,8 +44,54 @@ def test_refusal_names_the_value_the_lack_and_who_can(
         attend(backend="local", **options)
 
 
+def test_refusal_names_what_flex_and_flash_lack_on_a_cpu() -> None:
+    q = torch.randn(1, 1, 6, 4, requires_grad=True)
+    plan = make_plan(Full(), prefix_valid([6], 6))
+    with pytest.raises(ValueError, match=r"'flex' .*require gradients.*CPU, backward.*sdpa, local"):
+        attention(q, q, q, plan=plan, backend="flex")
+    with pytest.raises(ValueError, match=r"'flash' .*device=cpu.*dtype=.*lacks CPU, forward"):
+        attention(q.detach(), q.detach(), q.detach(), plan=plan, backend="flash")
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "is_installed", lambda name: name not in backend.PACKAGES)
+    needs = {"accelerator": ("device=", "cuda"), "half": ("dtype=", torch.bfloat16)}
+    with pytest.raises(
+        ModuleNotFoundError, match=r"needs the package flash_attn, .*sdpa, local, f"
+    ):
+        backend.refuse("flash", needs)
+    assert "flash" not in backend.able(needs)
+
+
+@pytest.mark.parametrize(
+    ("requests", "num_tokens", "installed", "expected"),
+    [
+        ({"wrap", "accelerator", "half"}, 8192, True, "flash"),
+        ({"wrap", "accelerator", "half"}, 8192, False, "flex"),
+        ({"wrap", "accelerator", "float32"}, 8192, True, "flex"),
+        ({"wrap", "accelerator", "half", "dropout"}, 8192, False, "sdpa"),
+        ({"wrap", "accelerator", "half"}, 256, True, "sdpa"),
+        ({"full", "accelerator", "half"}, 8192, True, "sdpa"),
+        ({"full", "padding", "accelerator", "half"}, 8192, True, "flash"),
+    ],
+)
+def test_auto_on_a_gpu_avoids_dense_masks_of_long_events(
+    requests: set[str],
+    num_tokens: int,
+    installed: bool,
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(backend, "is_installed", lambda name: installed or name != "flash")
+    needs = {request: ("", request) for request in requests}
+    plan = make_plan(Full(), prefix_valid([6], 6))
+    assert backend.choose(needs, plan=plan, num_tokens=num_tokens) == expected
+
+
 def test_unknown_backend_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="backend='fast' must be one of: auto, sdpa, local"):
+    with pytest.raises(
+        ValueError, match="backend='fast' must be one of: auto, sdpa, local, flex, flash"
+    ):
         attend(backend="fast")
 
 
@@ -78,6 +127,12 @@ def test_auto_does_not_spend_time_on_padding(caplog: pytest.LogCaptureFixture) -
 
 def test_documented_table_is_the_generated_one() -> None:
     assert abilities_table() in DOCS.read_text()
+
+
+def test_offset_bias_must_hold_offsets_on_both_sides_of_zero() -> None:
+    for shape in ((1, 4), (3, 5), (5,)):
+        with pytest.raises(ValueError, match="an odd number of offsets"):
+            attend(offset_bias=torch.zeros(shape))
 
 
 @pytest.mark.parametrize("dropout", [-0.1, 1.0])

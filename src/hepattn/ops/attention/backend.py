@@ -1,5 +1,6 @@
 """Who can do what: the one place from which choice, refusals and the documented table come."""
 
+from importlib.util import find_spec
 from typing import Literal
 
 import torch
@@ -8,44 +9,62 @@ from torch import Tensor
 from hepattn.ops.attention.pattern import Full, Window
 from hepattn.ops.attention.plan import Plan
 
-BackendName = Literal["auto", "sdpa", "local"]
+BackendName = Literal["auto", "sdpa", "local", "flex", "flash"]
 
 # What a call may ask for, and how the table words it.
 REQUESTS = {
     "full": "full attention",
-    "padding": "padded events",
-    "cross": "cross-attention with query validity",
     "window": "window, open",
     "wrap": "window, wrapped at each event's own length",
-    "registers": "leading registers",
+    "padding": "padded events",
+    "packed": "packed events",
+    "cross": "cross-attention with query validity",
+    "cross_window": "window of cross-attention, evenly spread or at given centres",
+    "registers": "registers, leading or interspersed",
+    "mask": "boolean mask of every pair, another one in each layer",
     "gqa": "fewer key and value heads than query heads",
     "bias": "dense additive bias with gradients",
+    "offset_bias": "bias of the distance (ALiBi, learned tables) with gradients",
     "dropout": "attention dropout",
-    "cpu": "CPU",
+    "cpu": "CPU, forward",
+    "cpu_backward": "CPU, backward",
     "accelerator": "GPU and other accelerators",
+    "export": "export to ONNX",
     "float64": "float64",
     "float32": "float32",
     "half": "bfloat16 and float16",
 }
 
-# Every request a backend answers exactly, forward and backward.
+# Every request a backend answers exactly, forward and (but for `cpu`) backward.
 ABILITIES: dict[str, frozenset[str]] = {
     "sdpa": frozenset(REQUESTS),
-    "local": frozenset(REQUESTS) - {"cross", "bias", "dropout"},
+    "local": frozenset(REQUESTS) - {"mask", "bias", "dropout", "export"},
+    "flex": frozenset(REQUESTS) - {"dropout", "cpu_backward", "export", "float64"},
+    "flash": frozenset(
+        {"full", "window", "wrap", "padding", "packed", "cross", "gqa", "dropout"}
+        | {"accelerator", "half"}
+    ),
 }
+
+# Packages that a backend needs beyond torch, and the backends that miss theirs.
+PACKAGES = {"flash": "flash_attn"}
+MISSING = frozenset(name for name, package in PACKAGES.items() if find_spec(package) is None)
 
 # How time and memory grow with the tokens N of an event and the window w.
 COSTS = {
     "sdpa": ("N²", "N² with a window, a bias or an unfused kernel, else N"),
     "local": ("N · w; N² without a window", "N"),
+    "flex": ("N · w; N² without a window", "N"),
+    "flash": ("N · w; N² without a window", "N"),
 }
 
 # From this many tokens beyond the window's size on, `local` beats a dense mask on the CPU.
 CPU_TOKENS_BEYOND_WINDOW = 256
 # A loop over events beats padding for full attention on the CPU from this padded length on.
 CPU_TOKENS_FULL = 256
-# On other devices a bound on the memory of the dense mask; no measurement of speed is behind it.
-ACCELERATOR_TOKENS = 16384
+# On other devices the fused kernels take over from dense masks at this length; above it a mask of
+# every pair costs more than it saves. Not measured.
+ACCELERATOR_TOKENS = 2048
 
 
 # Label and value of each request, by its key in `REQUESTS`. They become words only in messages:
@@ -54,7 +73,14 @@ Needs = dict[str, tuple[str, object]]
 
 
 def describe(
-    q: Tensor, k: Tensor, *, plan: Plan, bias: Tensor | None = None, dropout: float = 0.0
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    plan: Plan,
+    bias: Tensor | None = None,
+    offset_bias: Tensor | None = None,
+    dropout: float = 0.0,
 ) -> Needs:
     """List what a call of `attention` needs of a backend."""
     pattern = plan.pattern
@@ -63,20 +89,36 @@ def describe(
         needs["full"] = ("", pattern)
     if isinstance(pattern, Window):
         needs["wrap" if pattern.wrap else "window"] = ("", pattern)
-        if pattern.num_registers:
-            needs["registers"] = ("num_registers=", pattern.num_registers)
+        if plan.is_cross:
+            needs["cross_window"] = ("", "query_valid with a window")
+    if plan.registers.num:
+        needs["registers"] = ("", plan.registers)
     if plan.is_padded:
         needs["padding"] = ("", "padded events")
+    if plan.is_packed:
+        needs["packed"] = ("", "packed events")
     if plan.is_cross:
         needs["cross"] = ("", "query_valid")
+    if plan.only is not None:
+        needs["mask"] = ("mask of shape ", tuple(plan.only.shape))
     if q.shape[1] != k.shape[1]:
         needs["gqa"] = ("num_key_heads=", k.shape[1])
     if bias is not None:
         needs["bias"] = ("bias of shape ", tuple(bias.shape))
+    if offset_bias is not None:
+        needs["offset_bias"] = ("offset_bias of shape ", tuple(offset_bias.shape))
     if dropout > 0:
         needs["dropout"] = ("dropout=", dropout)
-    needs[_device_class(q)] = ("device=", q.device)
-    needs[_dtype_class(q.dtype)] = ("dtype=", q.dtype)
+    if q.device.type == "cpu":
+        needs["cpu"] = ("device=", q.device)
+        differentiable = (x for x in (q, k, v, bias, offset_bias) if x is not None)
+        if torch.is_grad_enabled() and any(x.requires_grad for x in differentiable):
+            needs["cpu_backward"] = ("", "inputs that require gradients on the CPU")
+    else:
+        needs["accelerator"] = ("device=", q.device)
+    if torch.compiler.is_exporting():
+        needs["export"] = ("", "a graph that is exported")
+    needs[_dtype_class(q)] = ("dtype=", q.dtype)
     return needs
 
 
@@ -88,9 +130,10 @@ def words(needs: Needs) -> str:
 def choose(needs: Needs, *, plan: Plan, num_tokens: int) -> str:
     """Pick the fastest backend that can do everything a call asks for.
 
-    `local` wins for windows in long events, and on the CPU for full attention over events of
-    different lengths, since it spends no time on padding. Graphs that are exported use `sdpa`,
-    which other runtimes can express.
+    On the CPU `local` wins for windows in long events, and for full attention over events of
+    different lengths or packed ones, since it spends no time on pairs that do not see each other;
+    `flex` compiles for seconds and has no backward there. On other devices `flash` and then `flex`
+    win where torch's own attention would need a mask.
 
     Args:
         needs: What the call asks for.
@@ -100,8 +143,13 @@ def choose(needs: Needs, *, plan: Plan, num_tokens: int) -> str:
     can = able(needs)
     if not can:
         raise ValueError(f"no backend can do all of: {words(needs)}")
-    may_use_local = "local" in can and not torch.compiler.is_exporting()
-    return "local" if may_use_local and _local_is_faster(needs, plan, num_tokens) else can[0]
+    if "cpu" in needs:
+        wanted = ["local"] if _local_is_faster(plan, num_tokens) else []
+    else:
+        is_masked = bool(needs.keys() & {"window", "wrap", "padding", "packed", "mask"})
+        is_long = num_tokens >= ACCELERATOR_TOKENS
+        wanted = ["flash", "flex"] if is_masked and is_long else []
+    return next((name for name in wanted if name in can), can[0])
 
 
 def refuse(backend: str, needs: Needs) -> None:
@@ -110,23 +158,38 @@ def refuse(backend: str, needs: Needs) -> None:
     Raises:
         ValueError: Naming the backend, the values that it cannot serve, what it lacks, and which
             backends can.
+        ModuleNotFoundError: If the backend's package is not installed.
     """
     if backend not in ABILITIES:
         names = ", ".join(["auto", *ABILITIES])
         raise ValueError(f"backend={backend!r} must be one of: {names}")
     lacking = {need: value for need, value in needs.items() if need not in ABILITIES[backend]}
+    others = ", ".join(able(needs)) or "none"
     if lacking:
         lacks = ", ".join(REQUESTS[need] for need in lacking)
-        others = ", ".join(able(needs)) or "none"
         raise ValueError(
             f"backend={backend!r} cannot serve {words(lacking)}: it lacks {lacks}; "
+            f"backends that can: {others}"
+        )
+    if not is_installed(backend):
+        raise ModuleNotFoundError(
+            f"backend={backend!r} needs the package {PACKAGES[backend]}, which is not installed; "
             f"backends that can: {others}"
         )
 
 
 def able(needs: Needs) -> list[str]:
-    """Name the backends that can do all that is needed."""
-    return [name for name, abilities in ABILITIES.items() if abilities.issuperset(needs)]
+    """Name the installed backends that can do all that is needed."""
+    return [
+        name
+        for name, abilities in ABILITIES.items()
+        if abilities.issuperset(needs) and is_installed(name)
+    ]
+
+
+def is_installed(backend: str) -> bool:
+    """Tell whether a backend's package is there."""
+    return backend not in MISSING
 
 
 def abilities_table() -> str:
@@ -140,17 +203,16 @@ def abilities_table() -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _local_is_faster(needs: Needs, plan: Plan, num_tokens: int) -> bool:
-    on_cpu = "cpu" in needs
-    if isinstance(plan.pattern, Full):
-        return on_cpu and plan.is_padded and num_tokens >= CPU_TOKENS_FULL
-    least = plan.pattern.size + CPU_TOKENS_BEYOND_WINDOW if on_cpu else ACCELERATOR_TOKENS
-    return num_tokens >= least
+def _local_is_faster(plan: Plan, num_tokens: int) -> bool:
+    if isinstance(plan.pattern, Window):
+        return num_tokens >= plan.pattern.size + CPU_TOKENS_BEYOND_WINDOW
+    return (plan.is_padded or plan.is_packed) and num_tokens >= CPU_TOKENS_FULL
 
 
-def _device_class(x: Tensor) -> str:
-    return "cpu" if x.device.type == "cpu" else "accelerator"
-
-
-def _dtype_class(dtype: torch.dtype) -> str:
-    return {torch.float64: "float64", torch.float32: "float32"}.get(dtype, "half")
+def _dtype_class(x: Tensor) -> str:
+    dtype = x.dtype
+    if dtype == torch.float64:
+        return "float64"
+    if torch.is_autocast_enabled(x.device.type):
+        dtype = torch.get_autocast_dtype(x.device.type)
+    return "float32" if dtype == torch.float32 else "half"

@@ -7,7 +7,7 @@ backward of each part by itself is exact, because the probabilities are exp(scor
 
 # G blocks, H heads, M queries of a block, N keys of a block, E head features
 
-from functools import cache, lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -24,24 +24,6 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-@lru_cache(maxsize=32)
-def band_mask(block: int, half: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Make the additive mask of a block of queries over the keys around it.
-
-    Key column c of a block that starts at token s is token s - half + c, so that query row r sees
-    the columns r to r + 2 half. The mask of a smaller block, or of a block whose keys are cut off
-    at the end of an event, is a slice of this one.
-
-    Returns:
-        (block, block + 2 half); 0 where visible, -inf elsewhere.
-    """
-    row = torch.arange(block, device=device)[:, None]
-    column = torch.arange(block + 2 * half, device=device)[None, :]
-    seen = (row <= column) & (column <= row + 2 * half)
-    zero = torch.zeros((), dtype=dtype, device=device)
-    return zero.masked_fill(~seen, float("-inf"))
-
-
 def block_forward(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -51,7 +33,8 @@ def block_forward(
         q: Queries (G, H, M, E).
         k: Keys (G, H, N, E).
         v: Values (G, H, N, E).
-        mask: Additive mask of every block (M, N); None if everything is visible.
+        mask: Additive mask of every block, (M, N) or (1, H or 1, M, N); None if everything is
+            visible.
         scale: Factor on the scores.
 
     Returns:
@@ -71,7 +54,9 @@ def block_backward(
     logsumexp: Tensor,
     mask: Tensor | None,
     scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+    *,
+    mask_has_gradient: bool = False,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Differentiate `block_forward`.
 
     ``out`` and ``logsumexp`` may come from more keys than ``k`` has; the gradients are then this
@@ -84,19 +69,26 @@ def block_backward(
         v: Values (G, H, N, E).
         out: Output (G, H, M, E).
         logsumexp: Logarithm of the softmax's denominator (G, H, M).
-        mask: Additive mask of every block (M, N); None if everything is visible.
+        mask: Additive mask of every block, (M, N) or (1, H or 1, M, N); None if everything is
+            visible.
         scale: Factor on the scores.
+        mask_has_gradient: Whether the mask's gradient is needed; slower.
 
     Returns:
-        Gradients of the queries (G, H, M, E), keys and values (G, H, N, E).
+        Gradients of the queries (G, H, M, E), keys and values (G, H, N, E), and of the mask, in
+        its shape; None if there is none or it is not needed.
     """
-    if _flash_serves(q):
-        return _FLASH_BACKWARD(
+    mask_has_gradient &= mask is not None
+    if _flash_serves(q) and not mask_has_gradient:
+        grads = _FLASH_BACKWARD(
             grad_out, q, k, v, out, logsumexp, 0.0, False, attn_mask=mask, scale=scale
         )
+        return *grads, None
     # A backward may be called inside an autocast region, which would round the scores again.
     with torch.autocast(q.device.type, enabled=False):
-        return _plain_backward(grad_out, q, k, v, out, logsumexp, mask, scale)
+        *grads, grad_score = _plain_backward(grad_out, q, k, v, out, logsumexp, mask, scale)
+        grad_mask = grad_score.sum_to_size(mask.shape) if mask_has_gradient else None
+        return *grads, grad_mask
 
 
 def _plain_forward(
@@ -117,24 +109,23 @@ def _plain_backward(
     logsumexp: Tensor,
     mask: Tensor | None,
     scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     score = _score(q, k, mask, scale)  # (G, H, M, N)
-    probability = (score - logsumexp.unsqueeze(-1)).exp_()
+    probability = score.sub_(logsumexp.unsqueeze(-1)).exp_()
     grad_out = grad_out.to(score.dtype)
     grad_v = probability.mT @ grad_out  # (G, H, N, E)
     # The softmax's backward subtracts sum_j p_j dL/dp_j, which equals <grad_out, out>.
     shift = (grad_out * out).sum(-1, keepdim=True)  # (G, H, M, 1)
     grad_score = grad_out @ v.to(score.dtype).mT  # (G, H, M, N)
-    grad_score.sub_(shift).mul_(probability).mul_(scale)
-    grad_q = grad_score @ k.to(score.dtype)  # (G, H, M, E)
-    grad_k = grad_score.mT @ q.to(score.dtype)  # (G, H, N, E)
-    return grad_q, grad_k, grad_v
+    grad_score.sub_(shift).mul_(probability)
+    grad_q = grad_score @ k.to(score.dtype) * scale  # (G, H, M, E)
+    grad_k = grad_score.mT @ q.to(score.dtype) * scale  # (G, H, N, E)
+    return grad_q, grad_k, grad_v, grad_score
 
 
 def _score(q: Tensor, k: Tensor, mask: Tensor | None, scale: float) -> Tensor:
     dtype = accumulation_dtype(q.dtype)
-    score = q.to(dtype) @ k.to(dtype).mT  # (G, H, M, N)
-    score.mul_(scale)
+    score = (q.to(dtype) * scale) @ k.to(dtype).mT  # (G, H, M, N)
     return score if mask is None else score.add_(mask)
 
 
@@ -147,8 +138,8 @@ def _flash_is_sound(dtype: torch.dtype) -> bool:
     """Try torch's private CPU kernel once on a small case.
 
     It may be missing or change its meaning between versions of torch; what is used of it here is
-    its logsumexp, a mask that broadcasts over blocks and heads, strided overlapping keys, and a
-    backward that takes a logsumexp from elsewhere.
+    its logsumexp, masks that broadcast over blocks and heads or over blocks alone, strided
+    overlapping keys, and a backward that takes a logsumexp from elsewhere.
     """
     if _FLASH is None or _FLASH_BACKWARD is None:
         return False
@@ -157,10 +148,15 @@ def _flash_is_sound(dtype: torch.dtype) -> bool:
     q, grad_out = tokens[0, :, :8].unflatten(1, (2, 4)).transpose(0, 1), tokens[3, None, :, :4]
     grad_out = grad_out.expand(2, -1, -1, -1).contiguous()
     k, v = (x.unfold(1, 8, 4).permute(1, 0, 3, 2) for x in tokens[1:3])  # (2, 3, 8, 8)
-    mask = band_mask(8, 2, dtype, torch.device("cpu"))[:4, :8]
+    bias = torch.randn(1, 3, 6, 10, generator=generator).to(dtype)
+    bias = bias.masked_fill(torch.ones(6, 10).triu(3).bool(), float("-inf"))[..., 1:5, 1:9]
+    return all(_flash_agrees(grad_out, q, k, v, mask) for mask in (bias, bias[0, 0]))
+
+
+def _flash_agrees(grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> bool:
     out, logsumexp = _plain_forward(q, k, v, mask, 0.5)
     logsumexp += 0.25
-    expected = _plain_backward(grad_out, q, k, v, out, logsumexp, mask, 0.5)
+    *expected, _ = _plain_backward(grad_out, q, k, v, out, logsumexp, mask, 0.5)
     try:
         flash_out, flash_logsumexp = _FLASH(q, k, v, 0.0, False, attn_mask=mask, scale=0.5)
         found = _FLASH_BACKWARD(
@@ -171,7 +167,7 @@ def _flash_is_sound(dtype: torch.dtype) -> bool:
     pairs = zip(
         (flash_out, flash_logsumexp + 0.25, *found), (out, logsumexp, *expected), strict=True
     )
-    tolerance = 20 * torch.finfo(dtype).eps
+    tolerance = 20 * torch.finfo(q.dtype).eps
     return all(
         torch.allclose(a.double(), b.double(), rtol=tolerance, atol=tolerance) for a, b in pairs
     )

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from hepattn.ops.attention.backend import BackendName, choose, describe, refuse, words
+from hepattn.ops.attention.flash import flash
+from hepattn.ops.attention.flex import flex
 from hepattn.ops.attention.local import local
 from hepattn.ops.attention.plan import Plan
 from hepattn.ops.attention.sdpa import dense_weights, sdpa
@@ -22,11 +24,12 @@ def attention(
     *,
     plan: Plan,
     bias: Tensor | None = None,
+    offset_bias: Tensor | None = None,
     dropout: float = 0.0,
     scale: float | None = None,
     backend: BackendName = "auto",
 ) -> Tensor:
-    """Attend as the plan's pattern says: softmax(scale q k + bias) v over the visible keys.
+    """Attend as the plan's pattern says: softmax(scale q k + biases) v over the visible keys.
 
     Every backend gives this answer, forward and backward, to the accuracy of the dtype, or raises.
 
@@ -34,8 +37,12 @@ def attention(
         q: Queries (B, H, M, E).
         k: Keys (B, Hk, N, E), with Hk dividing H; query head h uses key head h // (H // Hk).
         v: Values (B, Hk, N, E).
-        plan: The batch's plan, from `make_plan`.
+        plan: The batch's plan, from `make_plan` or `make_packed_plan`.
         bias: Additive score bias (B or 1, H or 1, M, N).
+        offset_bias: Score bias of the offset d from a query's centre to a key, in tokens
+            (H or 1, 2K + 1): column d + K, beyond -K and K the first and the last one. Offsets do
+            not count registers, pairs with a register get no bias, and in wrapped patterns d is
+            the cyclic offset in [-(n - 1) // 2, n // 2].
         dropout: Probability with which an attention weight is dropped; 0 outside training.
         scale: Factor on the scores; None for 1 / sqrt(E).
         backend: How to compute it; "auto" picks the fastest that can.
@@ -45,22 +52,37 @@ def attention(
 
     Raises:
         ValueError: If shapes do not fit together, or the backend cannot do what is asked for.
-        TypeError: If q, k, v and bias differ in dtype outside autocast.
+        TypeError: If q, k, v and the biases differ in dtype outside autocast.
+        ModuleNotFoundError: If the backend's package is not installed.
     """
-    _check_tensors(q, k, v, plan=plan, bias=bias)
+    _check_tensors(q, k, v, plan=plan, bias=bias, offset_bias=offset_bias)
     if not 0.0 <= dropout < 1.0:
         raise ValueError(f"dropout={dropout} must be at least 0 and below 1")
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
-    needs = describe(q, k, plan=plan, bias=bias, dropout=dropout)
+    needs = describe(q, k, v, plan=plan, bias=bias, offset_bias=offset_bias, dropout=dropout)
     if backend == "auto":
         backend = choose(needs, plan=plan, num_tokens=k.shape[2])
         if not torch.compiler.is_compiling() and _LOG.isEnabledFor(logging.DEBUG):
             _LOG.debug("attention backend %s for %s", backend, words(needs))
     else:
         refuse(backend, needs)
-    if backend == "local":
-        return local(q, k, v, plan=plan, scale=scale)
-    return sdpa(q, k, v, plan=plan, bias=bias, dropout=dropout, scale=scale)
+    match backend:
+        case "local":
+            return local(q, k, v, plan=plan, offset_bias=offset_bias, scale=scale)
+        case "flex":
+            return flex(q, k, v, plan=plan, bias=bias, offset_bias=offset_bias, scale=scale)
+        case "flash":
+            return flash(q, k, v, plan=plan, dropout=dropout, scale=scale)
+    return sdpa(
+        q,
+        k,
+        v,
+        plan=plan,
+        bias=bias,
+        offset_bias=offset_bias,
+        dropout=dropout,
+        scale=scale,
+    )
 
 
 def attention_weights(
@@ -69,6 +91,7 @@ def attention_weights(
     *,
     plan: Plan,
     bias: Tensor | None = None,
+    offset_bias: Tensor | None = None,
     scale: float | None = None,
 ) -> Tensor:
     """Compute the weights with which `attention` averages the values, for inspection.
@@ -78,20 +101,29 @@ def attention_weights(
     Args:
         q: Queries (B, H, M, E).
         k: Keys (B, Hk, N, E), with Hk dividing H.
-        plan: The batch's plan, from `make_plan`.
+        plan: The batch's plan, from `make_plan` or `make_packed_plan`.
         bias: Additive score bias (B or 1, H or 1, M, N).
+        offset_bias: Score bias of each offset (H or 1, 2K + 1), see `attention`.
         scale: Factor on the scores; None for 1 / sqrt(E).
 
     Returns:
         (B, H, M, N) in float32 or float64; rows sum to one, or to zero where nothing is visible.
     """
-    _check_tensors(q, k, k, plan=plan, bias=bias)
+    _check_tensors(q, k, k, plan=plan, bias=bias, offset_bias=offset_bias)
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
     with torch.autocast(q.device.type, enabled=False):
-        return dense_weights(q, k, plan=plan, bias=bias, scale=scale)
+        return dense_weights(q, k, plan=plan, bias=bias, offset_bias=offset_bias, scale=scale)
 
 
-def _check_tensors(q: Tensor, k: Tensor, v: Tensor, *, plan: Plan, bias: Tensor | None) -> None:
+def _check_tensors(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    plan: Plan,
+    bias: Tensor | None,
+    offset_bias: Tensor | None,
+) -> None:
     if q.dim() != 4 or k.dim() != 4 or k.shape != v.shape:
         raise ValueError(
             f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)} must be (B, H, M, E) and "
@@ -115,9 +147,9 @@ def _check_tensors(q: Tensor, k: Tensor, v: Tensor, *, plan: Plan, bias: Tensor 
             f"q is on {q.device}, the plan on {plan.key_valid.device}; make the plan from valid "
             "tensors on the device of the data"
         )
-    dtypes = {x.dtype for x in (q, k, v, bias) if x is not None}
+    dtypes = {x.dtype for x in (q, k, v, bias, offset_bias) if x is not None}
     if len(dtypes) > 1 and not torch.is_autocast_enabled(q.device.type):
-        raise TypeError(f"q, k, v and bias have dtypes {dtypes}; cast them to one")
+        raise TypeError(f"q, k, v and the biases have dtypes {dtypes}; cast them to one")
     if bias is not None:
         allowed = ((1, B), (1, H), (M,), (k.shape[2],))
         if bias.dim() != 4 or any(
@@ -126,3 +158,12 @@ def _check_tensors(q: Tensor, k: Tensor, v: Tensor, *, plan: Plan, bias: Tensor 
             raise ValueError(
                 f"bias of shape {tuple(bias.shape)} must be ({B} or 1, {H} or 1, {M}, {k.shape[2]})"
             )
+    if offset_bias is not None and (
+        offset_bias.dim() != 2
+        or offset_bias.shape[0] not in (1, H)
+        or offset_bias.shape[1] % 2 == 0
+    ):
+        raise ValueError(
+            f"offset_bias of shape {tuple(offset_bias.shape)} must be ({H} or 1, an odd number of "
+            "offsets)"
+        )

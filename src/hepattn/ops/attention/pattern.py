@@ -5,7 +5,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Full:
-    """Let every query see every real key."""
+    """Let every query see every real key.
+
+    Args:
+        wrap: Whether distances are cyclic in the event's own number of real tokens. They matter
+            for biases that depend on the distance, and for nothing else.
+    """
+
+    wrap: bool = False
 
 
 @dataclass(frozen=True)
@@ -14,29 +21,22 @@ class Window:
 
     Token i sees token j if their distance is at most ``size // 2``. With ``wrap`` the distance is
     cyclic in the event's own number of real tokens, so that phi = -pi and phi = +pi are
-    neighbours.
-
-    Registers are the first ``num_registers`` tokens of the sequence. They are always valid, see
-    every real token and are seen by every real token; distances count the tokens after them only.
+    neighbours. In cross-attention the distance is that of key j from the query's centre.
 
     Args:
         size: Width of the window in tokens, even.
         wrap: Whether the first and the last real token of an event are neighbours.
-        num_registers: Number of leading register tokens.
 
     Raises:
-        ValueError: If ``size`` is odd or not positive, or ``num_registers`` is negative.
+        ValueError: If ``size`` is odd or not positive.
     """
 
     size: int
     wrap: bool = False
-    num_registers: int = 0
 
     def __post_init__(self) -> None:
         if self.size <= 0 or self.size % 2:
             raise ValueError(f"window size={self.size} must be even and positive")
-        if self.num_registers < 0:
-            raise ValueError(f"num_registers={self.num_registers} must not be negative")
 
     @property
     def half(self) -> int:
@@ -51,6 +51,32 @@ class Window:
         """
         reach = 2 * self.half if self.wrap else self.half
         return num_tokens <= reach + 1
+
+
+@dataclass(frozen=True)
+class Registers:
+    """Say which tokens of an event are registers: they see and are seen by all its tokens.
+
+    Distances do not count registers. They are real tokens to every kernel and always valid.
+
+    Args:
+        num: Registers of each event.
+        stride: Real tokens between one register and the next: register r stands before the real
+            token r * stride, and after the last one in an event that is shorter. All registers
+            lead the event by default.
+
+    Raises:
+        ValueError: If ``num`` is negative or ``stride`` not positive.
+    """
+
+    num: int = 0
+    stride: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.num < 0:
+            raise ValueError(f"num_registers={self.num} must not be negative")
+        if self.stride is not None and self.stride < 1:
+            raise ValueError(f"register_stride={self.stride} must be at least 1")
 
 
 Pattern = Full | Window

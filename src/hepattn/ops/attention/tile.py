@@ -1,21 +1,24 @@
 """How the attention of one event is cut into blocks of queries and the keys they need."""
 
-# H heads, N tokens, E head features, G blocks of a tile
+# H heads, M queries, N keys, E head features, G blocks of a tile
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from hepattn.ops.attention.local_sight import Sight
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Tile:
     """Neighbouring blocks of queries that one call of a block kernel handles.
 
     Block g holds the queries ``query + g block`` and the ``width`` keys from ``key + g block`` on,
-    which are places on the ring of tokens ``[ring_start, ring_start + ring_size)``, counted from
-    ``ring_start`` and taken modulo ``ring_size``.
+    which are places on the ring of keys ``[ring_start, ring_start + ring_size)``, counted from
+    ``ring_start`` and taken modulo ``ring_size``. Every query sees at least one of the keys.
 
     Args:
         query: First query of the first block.
@@ -23,10 +26,12 @@ class Tile:
         block: Queries of a block.
         key: Place of the first block's first key on the ring; may be negative.
         width: Keys of a block.
-        ring_start: First token of the ring.
-        ring_size: Tokens of the ring.
-        column: First column of the band mask that belongs to these keys; None without a mask.
+        ring_start: First key of the ring.
+        ring_size: Keys of the ring.
         merges: Whether the queries were seen by an earlier tile.
+        column: First column of the band (see `Sight`) that belongs to these keys; None outside it.
+        offset: Tokens from each query to each key (block, width), outside the band; None if
+            neither visibility nor bias depends on it.
     """
 
     query: int
@@ -36,11 +41,12 @@ class Tile:
     width: int
     ring_start: int
     ring_size: int
-    column: int | None = None
     merges: bool = False
+    column: int | None = None
+    offset: Tensor | None = None
 
     def of_queries(self, x: Tensor) -> Tensor:
-        """View a per-query tensor of an event, (H, N, ...), as blocks (G, H, block, ...)."""
+        """View a per-query tensor of an event, (H, M, ...), as blocks (G, H, block, ...)."""
         x = x[:, self.query : self.query + self.num_blocks * self.block]
         return x.unflatten(1, (self.num_blocks, self.block)).transpose(0, 1)
 
@@ -49,109 +55,162 @@ class Tile:
 
         Copies only if the keys cross the end of the ring.
         """
-        stop = self.key + (self.num_blocks - 1) * self.block + self.width
-        pieces = [x[:, piece] for _, piece in self._pieces(self.key, stop)]
+        pieces = [x[:, piece] for _, piece in self._pieces()]
         keys = pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1)
         return keys.unfold(1, self.width, self.block).permute(1, 0, 3, 2)
 
     def add_to_keys(self, total: Tensor, x: Tensor) -> None:
         """Add what belongs to each block's keys, (G, H, width, E), to an event (H, N, E)."""
-        # Columns s to s + block of all blocks together are consecutive tokens.
+        walk = x[0] if self.num_blocks == 1 else self._add_blocks(x)  # (H, keys of the walk, E)
+        for mine, theirs in self._pieces():
+            total[:, theirs] += walk[:, mine]
+
+    def _add_blocks(self, x: Tensor) -> Tensor:
+        # Columns s to s + block of all blocks together are consecutive keys.
         num_columns = -(-self.width // self.block)
         walk = x.new_zeros(x.shape[1], self.num_blocks + num_columns - 1, self.block, x.shape[3])
         for column in range(num_columns):
             part = x[:, :, column * self.block : (column + 1) * self.block]  # (G, H, <= block, E)
             walk[:, column : column + self.num_blocks, : part.shape[2]] += part.transpose(0, 1)
-        walk = walk.flatten(1, 2)  # (H, tokens of the walk, E)
-        stop = self.key + (self.num_blocks - 1) * self.block + self.width
-        for mine, theirs in self._pieces(self.key, stop):
-            total[:, theirs] += walk[:, mine]
+        return walk.flatten(1, 2)
 
-    def mask(self, band: Tensor) -> Tensor | None:
-        """Cut this tile's mask out of the band mask."""
-        if self.column is None:
-            return None
-        return band[: self.block, self.column : self.column + self.width]
-
-    def _pieces(self, start: int, stop: int) -> Iterator[tuple[slice, slice]]:
-        """Walk along the ring: slices of the walk and of the event."""
-        place = start
+    def _pieces(self) -> Iterator[tuple[slice, slice]]:
+        """Walk along the ring: slices of the walk and of the event's keys."""
+        place, stop = self.key, self.key + (self.num_blocks - 1) * self.block + self.width
         while place < stop:
             lap = place % self.ring_size
             step = min(stop - place, self.ring_size - lap)
             token = self.ring_start + lap
-            yield slice(place - start, place - start + step), slice(token, token + step)
+            yield slice(place - self.key, place - self.key + step), slice(token, token + step)
             place += step
 
 
 def tiles(
-    length: int,
+    num_queries: int,
+    num_keys: int,
+    sight: Sight,
     *,
-    half: int,
-    wrap: bool,
-    covers: bool,
+    centres: Tensor | None,
     num_registers: int,
-    block: int,
     max_pairs: int,
 ) -> Iterator[Tile]:
     """Cut an event into tiles; together they hold every visible pair exactly once.
 
     Args:
-        length: Real tokens of the event, registers included.
-        half: Largest visible distance, in tokens.
-        wrap: Whether the ends of the event are neighbours.
-        covers: Whether every token lies in every other token's window.
-        num_registers: Leading tokens that see and are seen by all.
-        block: Queries of a block.
+        num_queries: Queries of the event; in self-attention they are its keys.
+        num_keys: Keys of the event, registers included.
+        sight: What the queries see.
+        centres: Place of each query among the keys that are no registers (M,); ascending, and of
+            a wrapped event's own keys, unless everything is visible. None in self-attention.
+        num_registers: Leading keys that are seen by all, and in self-attention see all.
         max_pairs: Most query-key pairs of a tile, where one block allows it.
     """
-    num_real = length - num_registers
-    if num_registers:
-        yield from _everything(0, num_registers, 0, length, max_pairs)
-    if not num_real:
+    queries, ring = range(num_queries), range(num_registers, num_keys)
+    is_cross = centres is not None
+    if not is_cross:
+        queries = ring
+        yield from _everything(range(num_registers), range(num_keys), max_pairs)
+    covers = sight.covers(len(ring), is_cross=is_cross)
+    if covers and sight.table is None:
+        yield from _everything(queries, range(num_keys), max_pairs)
         return
+    yield from _everything(queries, range(num_registers), max_pairs)
+    merges = num_registers > 0
     if covers:
-        yield from _everything(num_registers, num_real, 0, length, max_pairs)
-        return
-    yield from _band(num_registers, num_real, half, wrap, block, max_pairs)
-    if num_registers:
-        yield from _everything(num_registers, num_real, 0, num_registers, max_pairs, merges=True)
+        if not is_cross:
+            centres = torch.arange(len(ring), device=sight.device)
+        yield from _everything(queries, ring, max_pairs, merges, centres, sight.wrap)
+    elif is_cross:
+        yield from _around(centres, ring, sight, merges)
+    else:
+        yield from _band(ring, sight, max_pairs, merges)
 
 
 def _everything(
-    query: int, num_queries: int, key: int, num_keys: int, max_pairs: int, merges: bool = False
+    queries: range,
+    keys: range,
+    max_pairs: int,
+    merges: bool = False,
+    centres: Tensor | None = None,
+    wrap: bool = False,
 ) -> Iterator[Tile]:
-    """Let a range of queries see a range of keys."""
-    rows = max(1, max_pairs // num_keys)
-    for start in range(query, query + num_queries, rows):
-        block = min(rows, query + num_queries - start)
-        yield Tile(start, 1, block, 0, num_keys, key, num_keys, merges=merges)
+    """Let a range of queries see a range of keys, with the offsets from the centres if given."""
+    rows = max(1, max_pairs // max(len(keys), 1))
+    for start in range(0, len(queries) if keys else 0, rows):
+        block, offset = min(rows, len(queries) - start), None
+        if centres is not None:
+            offset = _offset(0, len(keys), centres[start : start + block])
+            if wrap:
+                below = (len(keys) - 1) // 2
+                offset = torch.remainder(offset + below, len(keys)) - below
+        yield Tile(
+            query=queries.start + start,
+            num_blocks=1,
+            block=block,
+            key=0,
+            width=len(keys),
+            ring_start=keys.start,
+            ring_size=len(keys),
+            merges=merges,
+            offset=offset,
+        )
 
 
-def _band(
-    first: int, num_tokens: int, half: int, wrap: bool, block: int, max_pairs: int
-) -> Iterator[Tile]:
-    """Let each of the tokens from ``first`` on see its neighbours."""
+def _band(ring: range, sight: Sight, max_pairs: int, merges: bool) -> Iterator[Tile]:
+    """Let each token of the ring see its neighbours."""
+    num_tokens, block, half = len(ring), sight.block, sight.half
     group = max(1, max_pairs // (block * (block + 2 * half)))
     start = 0
     while start < num_tokens:
         size = min(block, num_tokens - start)
         low, high = start - half, start + size + half
         num_blocks = 1
-        if wrap:
+        if sight.wrap:
             num_blocks = min(group, (num_tokens - start) // size)
         elif low >= 0 and high <= num_tokens:
             num_blocks = min(group, (num_tokens - half - start) // size)
-        if not wrap:
+        if not sight.wrap:
             low, high = max(low, 0), min(high, num_tokens)
         yield Tile(
-            first + start,
-            num_blocks,
-            size,
-            low,
-            high - low,
-            first,
-            num_tokens,
+            query=ring.start + start,
+            num_blocks=num_blocks,
+            block=size,
+            key=low,
+            width=high - low,
+            ring_start=ring.start,
+            ring_size=num_tokens,
+            merges=merges,
             column=low - (start - half),
         )
         start += num_blocks * size
+
+
+def _around(centres: Tensor, ring: range, sight: Sight, merges: bool) -> Iterator[Tile]:
+    """Let queries see the keys of the ring around their ascending centres."""
+    places, half = centres.tolist(), sight.half
+    start, stop = 0, len(places)
+    if not sight.wrap:  # Those at either end may be too far away to see anything.
+        start, stop = bisect_left(places, -half), bisect_left(places, len(ring) + half)
+    while start < stop:
+        # Far-off centres in one block would waste the keys between them.
+        end = min(start + sight.block, bisect_right(places, places[start] + half, start, stop))
+        low, high = places[start] - half, places[end - 1] + half + 1
+        if not sight.wrap:
+            low, high = max(low, 0), min(high, len(ring))
+        yield Tile(
+            query=start,
+            num_blocks=1,
+            block=end - start,
+            key=low,
+            width=high - low,
+            ring_start=ring.start,
+            ring_size=len(ring),
+            merges=merges,
+            offset=_offset(low, high, centres[start:end]),
+        )
+        start = end
+
+
+def _offset(low: int, high: int, centres: Tensor) -> Tensor:
+    """Tokens from each centre to the keys ``low`` to ``high``, (M, high - low)."""
+    return torch.arange(low, high, device=centres.device) - centres[:, None]
