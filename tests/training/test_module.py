@@ -11,6 +11,7 @@ from torch.optim import SGD, Optimizer
 from torch.testing import assert_close
 from torch.utils.data import DataLoader
 
+from hepattn.nn.moe import MixtureOfExperts
 from hepattn.training.module import BaseModule, sum_losses
 from hepattn.training.optimizer import parameter_groups
 from hepattn.training.schedules import Constant, Cosine, Plateau
@@ -70,6 +71,17 @@ def fit(
     )  # fmt: skip
     trainer.fit(module, loader, loader)
     return trainer
+
+
+def test_what_layers_add_to_the_loss_is_trained_and_logged_by_name() -> None:
+    torch.manual_seed(0)
+    module = Mean(MixtureOfExperts(3, num_experts=2, top_k=1, weight=10.0), sgd)
+    trainer = fit(module)
+    logged = trainer.callback_metrics
+    assert logged["train/load_balance"] >= 10.0
+    terms = [logged[f"train/{name}"] for name in ("one", "two", "load_balance")]
+    assert_close(logged["train/loss"], sum(terms))
+    assert "val/load_balance" not in logged
 
 
 def test_only_matrices_that_are_no_tokens_decay() -> None:

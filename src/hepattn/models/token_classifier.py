@@ -2,14 +2,14 @@
 
 # B events, N tokens, F features, D hidden features
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
 from hepattn.nn.dense import Dense
 from hepattn.nn.encoder import Encoder
 from hepattn.nn.normalise import Feature, Normalise
-from hepattn.nn.positional import Coordinate, SinusoidalEncoding
+from hepattn.nn.x_transformer import XTransformerEncoder
 
 
 class TokenClassifier(nn.Module):
@@ -17,31 +17,36 @@ class TokenClassifier(nn.Module):
 
     Args:
         features: Columns of the input, in order.
-        encoder: What lets the tokens see each other.
-        positions: Coordinates of the positional encoding, by their names in the feature list;
-            none by default.
-        alpha: Highest frequency of the positional encoding, per unit of a scaled coordinate.
+        encoder: What lets the tokens see each other. Coordinates of its rotary encoding are
+            features, too.
+        position: Builds the encoding of positions that is added to the embedded tokens from the
+            number of features, such as a `SinusoidalEncoding`. Its coordinates are found in
+            the feature list by their names. None by default.
         sort_by: Feature by which the encoder sorts the tokens; they keep their order by
             default.
 
     Raises:
-        ValueError: If a position or ``sort_by`` is not in the feature list.
+        ValueError: If a coordinate or ``sort_by`` is not in the feature list, or the encoder
+            reads out something else than tokens.
     """
 
     def __init__(
         self,
         features: Sequence[Feature],
-        encoder: Encoder,
-        positions: tuple[Coordinate, ...] = (),
-        alpha: float = 1000.0,
+        encoder: Encoder | XTransformerEncoder,
+        position: Callable[[int], nn.Module] | None = None,
         sort_by: str | None = None,
     ) -> None:
         super().__init__()
+        if encoder.read_out != "tokens":
+            raise ValueError(f"read_out={encoder.read_out!r} leaves no tokens to classify")
         dim = encoder.dim
         self.normalise = Normalise(features)
         self.embed = Dense(len(features), dim, hidden=2 * dim)
-        self.position_columns = [self.normalise.index(position.name) for position in positions]
-        self.positions = SinusoidalEncoding(dim, positions, alpha) if positions else None
+        self.position = None if position is None else position(dim)
+        added = () if self.position is None else self.position.coordinates
+        self.position_columns = [self.normalise.index(c.name) for c in added]
+        self.rotary_columns = [self.normalise.index(c.name) for c in encoder.coordinates]
         self.sort_column = None if sort_by is None else self.normalise.index(sort_by)
         self.encoder = encoder
         self.head = Dense(dim, 1)
@@ -58,8 +63,9 @@ class TokenClassifier(nn.Module):
         """
         x = x.masked_fill(~valid.unsqueeze(-1), 0.0)  # whatever padding holds, even NaN
         tokens = self.embed(self.normalise(x, valid))  # (B, N, D)
-        if self.positions is not None:
-            tokens = tokens + self.positions(x[..., self.position_columns])  # (B, N, D)
+        if self.position is not None:
+            tokens = tokens + self.position(x[..., self.position_columns])  # (B, N, D)
         key = None if self.sort_column is None else x[..., self.sort_column]  # (B, N)
-        tokens = self.encoder(tokens, valid, key=key)  # (B, N, D)
+        rotary = x[..., self.rotary_columns] if self.rotary_columns else None  # (B, N, C)
+        tokens = self.encoder(tokens, valid, key=key, positions=rotary)  # (B, N, D)
         return self.head(tokens).squeeze(-1).masked_fill(~valid, 0.0)  # (B, N)

@@ -2,12 +2,94 @@
 
 # B events, M query tokens, N key tokens, D features, H heads, E head features
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from hepattn.nn.laser import exponentiate, logarithm
 from hepattn.nn.norm import NormName, make_norm
 from hepattn.nn.residual import ValueResidual, ValueResidualMode
+from hepattn.nn.rotary import Rotation, rotate
 from hepattn.ops.attention import BackendName, Plan, attention
+
+
+@dataclass(frozen=True)
+class AttentionOptions:
+    """Options that the attention layers of a network share.
+
+    Args:
+        num_heads: Number of heads H; divides the number of features.
+        num_value_heads: Number of key and value heads, dividing ``num_heads``; as many as
+            heads by default (arXiv:2305.13245).
+        head_dim: Features E of a head; the heads share the features of a token by default.
+        bias: Whether the projections have a bias.
+        dropout: Probability of dropping an attention weight.
+        output_gate: Whether each feature of the output is multiplied by a sigmoid of the query
+            token before the output projection; the gates start three quarters open
+            (AlphaFold 2, doi:10.1038/s41586-021-03819-2).
+        laser: Whether to average exponentials of the values and take the logarithm of the
+            result, which lets larger gradients through small weights (arXiv:2411.03493). Not in
+            float16.
+        similarity_init: Scale the initial query projection by this factor and let the key
+            projection start as its copy: tokens first attend to those like themselves, the more
+            sharply the larger the factor. With a wide window of which few tokens matter, training
+            finds them much sooner. Ordinary, independent projections by default.
+        position_init: Let queries and keys start as constants, turned by a rotary encoding, so
+            that tokens first attend to those at the same place, whose scores are about this
+            number above those of others. Ordinary projections by default.
+        backend: Attention backend.
+
+    Raises:
+        ValueError: If the value heads do not divide the heads, or a number is out of range.
+    """
+
+    num_heads: int = 8
+    num_value_heads: int | None = None
+    head_dim: int | None = None
+    bias: bool = True
+    dropout: float = 0.0
+    output_gate: bool = False
+    laser: bool = False
+    similarity_init: float | None = None
+    position_init: float | None = None
+    backend: BackendName = "auto"
+
+    def __post_init__(self) -> None:
+        if self.num_heads < 1:
+            raise ValueError(f"num_heads={self.num_heads} must be at least 1")
+        if self.value_heads < 1 or self.num_heads % self.value_heads:
+            raise ValueError(
+                f"num_value_heads={self.num_value_heads} must divide num_heads={self.num_heads}"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout={self.dropout} must be at least 0 and below 1")
+        if self.head_dim is not None and self.head_dim < 1:
+            raise ValueError(f"head_dim={self.head_dim} must be at least 1")
+        for name in ("similarity_init", "position_init"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name}={value} must be positive")
+        if self.position_init is not None and not self.bias:
+            raise ValueError(f"position_init={self.position_init} needs bias=True")
+
+    @property
+    def value_heads(self) -> int:
+        """The number of key and value heads."""
+        return self.num_heads if self.num_value_heads is None else self.num_value_heads
+
+    def features_per_head(self, dim: int) -> int:
+        """Features of each head of a layer with that many features.
+
+        Raises:
+            ValueError: If the heads do not divide the features and have no number of their own.
+        """
+        if self.head_dim is not None:
+            return self.head_dim
+        if dim % self.num_heads:
+            raise ValueError(f"num_heads={self.num_heads} must divide dim={dim}")
+        return dim // self.num_heads
 
 
 class Attention(nn.Module):
@@ -15,61 +97,52 @@ class Attention(nn.Module):
 
     Args:
         dim: Number of features D.
-        num_heads: Number of heads H; divides ``dim``.
-        num_value_heads: Number of key and value heads, dividing ``num_heads``; as many as
-            heads by default (arXiv:2305.13245).
-        bias: Whether the projections have a bias.
+        options: Heads and what else a network's attention layers share.
         qkv_norm: Norm applied to queries, keys and values of each head (arXiv:2503.04598); none by
             default.
         value_residual: How to mix in the first layer's values.
-        dropout: Probability of dropping an attention weight.
-        similarity_init: Scale the initial query projection by this factor and let the key
-            projection start as its copy: tokens first attend to those like themselves, the more
-            sharply the larger the factor. Ordinary, independent projections by default.
-        backend: Attention backend.
 
     Raises:
-        ValueError: If the heads do not divide the features, or ``similarity_init`` is not positive
-            or would be undone by ``qkv_norm``.
+        ValueError: If the heads do not divide the features, or ``similarity_init`` or
+            ``position_init`` would be undone by ``qkv_norm``.
     """
 
     def __init__(
         self,
         dim: int,
-        num_heads: int = 8,
-        num_value_heads: int | None = None,
-        bias: bool = True,
+        options: AttentionOptions = AttentionOptions(),
         qkv_norm: NormName | None = None,
         value_residual: ValueResidualMode = "none",
-        dropout: float = 0.0,
-        similarity_init: float | None = None,
-        backend: BackendName = "auto",
     ) -> None:
         super().__init__()
-        num_value_heads = num_value_heads or num_heads
-        if dim % num_heads:
-            raise ValueError(f"num_heads={num_heads} must divide dim={dim}")
-        if num_heads % num_value_heads:
-            raise ValueError(f"num_value_heads={num_value_heads} must divide num_heads={num_heads}")
-        if similarity_init is not None and (qkv_norm is not None or similarity_init <= 0):
-            raise ValueError(
-                f"similarity_init={similarity_init} must be positive, and without "
-                f"qkv_norm={qkv_norm}, which would undo it"
-            )
-        self.head_dim = dim // num_heads
-        self.dropout = dropout
-        self.backend: BackendName = backend
-        self.query = nn.Linear(dim, dim, bias=bias)
+        for name in ("similarity_init", "position_init"):
+            value = getattr(options, name)
+            if value is not None and qkv_norm is not None:
+                raise ValueError(
+                    f"{name}={value} would be undone by qkv_norm={qkv_norm}; use one of them"
+                )
+        self.options = options
+        self.head_dim = options.features_per_head(dim)
+        bias, width = options.bias, options.num_heads * self.head_dim
+        num_value_heads = options.value_heads
+        self.query = nn.Linear(dim, width, bias=bias)
         self.key_value = nn.Linear(dim, 2 * num_value_heads * self.head_dim, bias=bias)
-        self.out = nn.Linear(dim, dim, bias=bias)
-        if similarity_init is not None:
-            self._start_as_similarity(similarity_init, num_heads // num_value_heads)
+        self.out = nn.Linear(width, dim, bias=bias)
+        if options.similarity_init is not None:
+            self._start_as_similarity(options.similarity_init)
+        if options.position_init is not None:
+            self._start_at_positions(options.position_init)
         self.norms = None
         if qkv_norm is not None:
             self.norms = nn.ModuleList(make_norm(qkv_norm, self.head_dim) for _ in range(3))
         self.value_residual = None
         if value_residual != "none":
             self.value_residual = ValueResidual(value_residual, dim, num_value_heads)
+        self.gate = None
+        if options.output_gate:
+            self.gate = nn.Linear(dim, width)
+            nn.init.zeros_(self.gate.weight)
+            nn.init.ones_(self.gate.bias)
 
     def forward(
         self,
@@ -77,7 +150,12 @@ class Attention(nn.Module):
         plan: Plan,
         context: Tensor | None = None,
         bias: Tensor | None = None,
+        offset_bias: Tensor | None = None,
         first_values: Tensor | None = None,
+        position: Tensor | None = None,
+        context_position: Tensor | None = None,
+        rotary: Rotation | None = None,
+        context_rotary: Rotation | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Attend.
 
@@ -86,36 +164,75 @@ class Attention(nn.Module):
             plan: What may attend to what.
             context: Key tokens (B, N, D); the query tokens themselves by default.
             bias: Additive score bias (B or 1, H or 1, M, N).
+            offset_bias: Score bias of each offset between two tokens (H or 1, 2K + 1).
             first_values: The first layer's values (B, Hk, N, E), for the value residual.
+            position: Encoding of the queries' positions (B, M, D), added where queries are made,
+                and without a context keys, but not where values are (arXiv:2005.12872).
+            context_position: The same for the keys of a context (B, N, D).
+            rotary: Rotation of the queries, and without a context of the keys, see `Rotary`.
+            context_rotary: Rotation of a context's keys.
 
         Returns:
             The update of the tokens (B, M, D) and this layer's projected
             values (B, Hk, N, E).
         """
-        context = x if context is None else context
-        q = self._split(self.query(x))  # (B, H, M, E)
-        k, v = (self._split(part) for part in self.key_value(context).chunk(2, -1))
+        if context is None:
+            context, context_position, context_rotary = x, position, rotary
+        q = self._split(self.query(x if position is None else x + position))  # (B, H, M, E)
+        k, v = (self._split(part) for part in self._keys_and_values(context, context_position))
         projected = v  # (B, Hk, N, E)
         if self.value_residual is not None:
             assert first_values is not None, "a value residual needs the first layer's values"
             v = self.value_residual(context, v, first_values)
         if self.norms is not None:
             q, k, v = (norm(part) for norm, part in zip(self.norms, (q, k, v), strict=True))
+        if rotary is not None:
+            q = rotate(q, rotary)
+        if context_rotary is not None:
+            k = rotate(k, context_rotary)
+        peak = None
+        if self.options.laser:
+            v, peak = exponentiate(v, plan.key_valid)
         out = attention(
             q,
             k,
             v,
             plan=plan,
             bias=bias,
-            dropout=self.dropout if self.training else 0.0,
-            backend=self.backend,
+            offset_bias=offset_bias,
+            dropout=self.options.dropout if self.training else 0.0,
+            backend=self.options.backend,
         )
-        out = self.out(out.transpose(1, 2).flatten(2))  # (B, M, D)
-        return out, projected
+        if peak is not None:
+            out = logarithm(out, peak)
+        out = out.transpose(1, 2).flatten(2)  # (B, M, D)
+        if self.gate is not None:
+            out = out * self.gate(x).sigmoid()
+        return self.out(out), projected
+
+    def _keys_and_values(self, context: Tensor, position: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Project the context (B, N, D) to keys and values, both (B, N, Hk * E)."""
+        if position is None:
+            return self.key_value(context).chunk(2, -1)
+        weights = self.key_value.weight.chunk(2)
+        biases = (None, None) if self.key_value.bias is None else self.key_value.bias.chunk(2)
+        keys = F.linear(context + position, weights[0], biases[0])
+        return keys, F.linear(context, weights[1], biases[1])
 
     @torch.no_grad()
-    def _start_as_similarity(self, gain: float, repeats: int) -> None:
+    def _start_at_positions(self, score: float) -> None:
+        """Let the first feature of each pair that a rotary encoding turns be a constant."""
+        num_pairs = self.head_dim // 2
+        constant = (score * self.head_dim**0.5 / num_pairs) ** 0.5
+        for bias in (self.query.bias, self.key_value.bias.chunk(2)[0]):
+            bias.unflatten(0, (-1, self.head_dim))[:, : 2 * num_pairs] = torch.tensor(
+                [constant, 0.0]
+            ).repeat(num_pairs)
+
+    @torch.no_grad()
+    def _start_as_similarity(self, gain: float) -> None:
         """Give each key head the projection of the first query head that it serves."""
+        repeats = self.options.num_heads // self.options.value_heads
         self.query.weight.mul_(gain)
         for query, key_value in zip(
             self.query.parameters(), self.key_value.parameters(), strict=True

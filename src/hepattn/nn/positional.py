@@ -1,7 +1,8 @@
-"""Positional encodings over physical coordinates."""
+"""Positional encodings over physical coordinates, and of tokens that have identities."""
 
 # B events, N tokens, C coordinates, D features, W frequencies
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -35,6 +36,29 @@ class Coordinate:
                 f"coordinate {self.name}: scale={self.scale} would break its period of 2π; "
                 "use scale 1 and the angle in radians"
             )
+
+
+def log_spaced(num: int, alpha: float, base: float) -> Tensor:
+    """Space frequencies evenly in their logarithm, from ``alpha`` down to nearly ``alpha / base``.
+
+    Returns:
+        ``alpha * base ** (-i / num)`` for i = 0 to num - 1, (num,).
+    """
+    return alpha * base ** torch.linspace(0, 1 / num - 1, num)
+
+
+def query_angles(num_queries: int, start: float = 0.0) -> Tensor:
+    """Spread object queries evenly over the circle.
+
+    Args:
+        num_queries: Number of queries M.
+        start: Angle of the first query. Where the keys are sorted by an angle in [-π, π) and
+            windows are centred evenly along them, -π puts each query at its window's angle.
+
+    Returns:
+        ``start + 2π i / M`` (M,), in radians.
+    """
+    return start + torch.arange(num_queries) * (2 * math.pi / num_queries)
 
 
 class SinusoidalEncoding(nn.Module):
@@ -74,9 +98,8 @@ class SinusoidalEncoding(nn.Module):
                 "of which there must be at least one"
             )
         self.dim = dim
-        num_frequencies = dim // len(coordinates) // 2
-        exponents = torch.linspace(0, 1 / num_frequencies - 1, num_frequencies)  # 2/d = 1/W
-        open_frequencies = alpha * base**exponents  # (W,)
+        self.coordinates = tuple(coordinates)
+        open_frequencies = log_spaced(dim // len(coordinates) // 2, alpha, base)  # (W,)
         harmonics = open_frequencies.round().clamp(min=1)
         frequencies = [
             harmonics if coordinate.kind == "harmonic" else open_frequencies
@@ -104,3 +127,106 @@ class SinusoidalEncoding(nn.Module):
             second = torch.where(self.circle, second.sin(), second.cos())
             encoding = torch.cat([first.sin(), second], -1).flatten(2)  # (B, N, C * 2W)
             return nn.functional.pad(encoding, (0, self.dim - encoding.shape[-1]))  # (B, N, D)
+
+
+class FourierEncoding(nn.Module):
+    """Sines and cosines of random directions in the space of all coordinates together.
+
+    ``[sin θ, cos θ]`` with θ = 2π B x and the entries of B drawn from N(0, sigma²)
+    (arXiv:2006.10739), so that the dot product of two encodings is a function of how far apart
+    they are, smooth over distances of about 1 / (2π sigma). Angles stay periodic: ``circle`` puts
+    (cos φ, sin φ) in the place of x; ``harmonic`` takes φ times 2π B rounded to a whole number, so
+    that dot products depend on differences of angles only. The draw is part of the checkpoint. A
+    feature that is left over when D is odd stays zero.
+
+    Args:
+        dim: Number of features D.
+        coordinates: The coordinates, in the order of the input.
+        sigma: Spread of the frequencies, in turns per unit of the scaled coordinate.
+
+    Raises:
+        ValueError: If there is no coordinate, fewer than two features, or ``sigma`` is not
+            positive.
+    """
+
+    frequencies: Tensor
+    scale: Tensor
+
+    def __init__(self, dim: int, coordinates: Sequence[Coordinate], sigma: float = 1.0) -> None:
+        super().__init__()
+        if not coordinates or dim < 2:
+            raise ValueError(
+                f"dim={dim} must be at least 2, for at least one coordinate, of which there are "
+                f"{len(coordinates)}"
+            )
+        if sigma <= 0:
+            raise ValueError(f"sigma={sigma} must be positive")
+        self.dim = dim
+        self.coordinates = tuple(coordinates)
+        kinds = [coordinate.kind for coordinate in coordinates]
+        self.circles = [index for index, kind in enumerate(kinds) if kind == "circle"]
+        self.lines = [index for index, kind in enumerate(kinds) if kind != "circle"]
+        num_inputs = len(self.lines) + 2 * len(self.circles)  # I
+        frequencies = 2 * math.pi * sigma * torch.randn(num_inputs, dim // 2)  # (I, W)
+        for row, index in enumerate(self.lines):
+            if kinds[index] == "harmonic":
+                frequencies[row].round_()
+        scale = torch.tensor([coordinate.scale for coordinate in coordinates])
+        self.register_buffer("frequencies", frequencies)
+        self.register_buffer("scale", scale, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Encode the coordinates, in float32 whatever the autocast.
+
+        Args:
+            x: Raw coordinates (B, N, C).
+
+        Returns:
+            (B, N, D)
+        """
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.float() * self.scale  # (B, N, C)
+            circles = x[..., self.circles]
+            inputs = torch.cat([x[..., self.lines], circles.cos(), circles.sin()], -1)  # (B, N, I)
+            phase = inputs @ self.frequencies  # (B, N, W)
+            encoding = torch.cat([phase.sin(), phase.cos()], -1)  # (B, N, 2W)
+            return nn.functional.pad(encoding, (0, self.dim - encoding.shape[-1]))  # (B, N, D)
+
+
+class LearnedEncoding(nn.Module):
+    """One learned vector for each slot, for sets whose tokens have identities.
+
+    Sensors of a detector are such a set; hits, particles and whatever else comes in an arbitrary
+    order are not.
+
+    Args:
+        dim: Number of features D.
+        num_tokens: Number of slots.
+    """
+
+    no_weight_decay = ("vectors",)
+    coordinates: tuple[Coordinate, ...] = ()
+
+    def __init__(self, dim: int, num_tokens: int) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(0.02 * torch.randn(num_tokens, dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Hand out the vectors.
+
+        Args:
+            x: Anything with a token dimension (B, N, ...), such as no coordinates (B, N, 0).
+
+        Returns:
+            (B, N, D)
+
+        Raises:
+            ValueError: If there are more tokens than vectors.
+        """
+        num_tokens = len(self.vectors)
+        if x.shape[1] > num_tokens:
+            raise ValueError(
+                f"{x.shape[1]} tokens came, the encoding has learned num_tokens={num_tokens}; "
+                "tokens without identities need an encoding of their coordinates"
+            )
+        return self.vectors[: x.shape[1]].expand(len(x), -1, -1)  # (B, N, D)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from hepattn.nn.moe import auxiliary_losses
 from hepattn.training.optimizer import OptimizerCallable, parameter_groups, switch_mode
 from hepattn.training.schedules import Schedule
 
@@ -21,7 +22,7 @@ ScheduleCallable = Callable[[Optimizer, int], LRScheduler]
 
 
 class BaseModule(LightningModule):
-    """Train a network on the sum of named losses.
+    """Train a network on the sum of named losses, its own and those that its layers add.
 
     An experiment writes ``losses(batch, outputs)`` and, if it likes, ``forward(batch)``,
     ``update_metrics``, ``log_metrics`` and ``predictions``.
@@ -115,7 +116,7 @@ class BaseModule(LightningModule):
 
     def _step(self, stage: str, batch: Any) -> tuple[Tensor, Any]:
         outputs = self(batch)
-        terms = self.losses(batch, outputs)
+        terms = self.losses(batch, outputs) | auxiliary_losses(self.net)
         loss = sum_losses(terms)
         self.log_dict(
             {f"{stage}/{name}": term.detach() for name, term in terms.items()}
