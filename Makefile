@@ -23,7 +23,7 @@ help:
 	@echo "make demo   simulate events, train the hit filter for a few minutes, evaluate it"
 	@echo "make test   run the tests"
 	@echo "make lint   check style, formatting and the direction of imports"
-	@echo "make bench  time the attention core against its peers"
+	@echo "make bench  time attention and the encoder against their peers"
 	@echo "make docs   build the documentation into site/"
 
 setup: $(READY)
@@ -47,7 +47,7 @@ lint: $(READY)
 	$(PREFIX)lint-imports
 
 bench: $(READY)
-	$(PREFIX)python benchmarks/attention.py
+	$(PREFIX)python benchmarks
 
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(PREFIX)mkdocs build --strict
