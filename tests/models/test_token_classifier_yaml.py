@@ -1,5 +1,8 @@
 """Configs of the network parse: nested options, classes with and without arguments."""
 
+import re
+from pathlib import Path
+
 import pytest
 import yaml
 from jsonargparse import ArgumentParser
@@ -12,6 +15,7 @@ from hepattn.nn.moe import MixtureOfExperts
 from hepattn.nn.normalise import Feature
 from hepattn.nn.offset_bias import ALiBi
 from hepattn.nn.x_transformer import XTransformerEncoder
+from hepattn.ops.attention import Registers
 
 FEATURES = (Feature("r", scale=0.01), Feature("phi"))
 ENCODER = "net.init_args.encoder.init_args"
@@ -128,3 +132,14 @@ def test_the_peer_encoder_is_another_class_path() -> None:
 def test_misspelt_and_senseless_options_stop_the_parser(encoder: str) -> None:
     with pytest.raises(Exception, match=r"heads|num_value_heads=2|hiden"):
         build(encoder)
+
+
+def test_the_documented_encoder_is_built_as_it_stands() -> None:
+    page = Path(__file__).parents[2] / "docs" / "concepts" / "encoder.md"
+    (text,) = re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)
+    config = yaml.safe_load(text)["encoder"]
+    assert config["class_path"] == "hepattn.nn.encoder.Encoder"
+    options = yaml.safe_dump(config["init_args"], default_flow_style=True)
+    net = build(options)
+    assert net.encoder.register_layout == Registers(8, 128)
+    assert net.encoder.offset_bias.log_slopes.requires_grad

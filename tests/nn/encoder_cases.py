@@ -8,6 +8,7 @@ from torch import Tensor
 from hepattn.nn.attention import AttentionOptions
 from hepattn.nn.dense import Dense
 from hepattn.nn.encoder import Encoder
+from hepattn.nn.helix_rotary import HelixRotary
 from hepattn.nn.moe import MixtureOfExperts
 from hepattn.nn.offset_bias import ALiBi, OffDiagonalPenalty, RelativeBias
 from hepattn.nn.positional import Coordinate
@@ -50,6 +51,12 @@ VARIANTS = {
         "norm_placement": "hybrid",
     },
     "rotary_places": {"rotary": Rotary, "num_registers": 2, "register_stride": 3},
+    "helix": {
+        "rotary": partial(HelixRotary, max_phi=20.0, max_eta=2.0),
+        "attention": {"position_init": 5.0, "head_dim": 6},
+        "window": 6,
+        "wrap": True,
+    },
     "everything": {
         "attention": {"output_gate": True, "laser": True, "num_value_heads": 2},
         "dense": partial(MixtureOfExperts, num_experts=2),
@@ -78,8 +85,9 @@ def random_tokens(dim: int, lengths: tuple[int, ...] = LENGTHS) -> tuple[Tensor,
 
 
 def random_positions(encoder: Encoder, valid: Tensor) -> Tensor | None:
-    """Phi in [-pi, pi) and z of order one, for encoders that take them."""
+    """Phi in [-pi, pi) and others of order one, for encoders that take them."""
     if not encoder.coordinates:
         return None
-    low, span = torch.tensor([-torch.pi, -1.0]), torch.tensor([2 * torch.pi, 2.0])
-    return low + span * torch.rand(*valid.shape, 2)
+    num = len(encoder.coordinates) - 1
+    low, span = torch.tensor([-torch.pi, *[-1.0] * num]), torch.tensor([2 * torch.pi, *[2.0] * num])
+    return low + span * torch.rand(*valid.shape, num + 1)

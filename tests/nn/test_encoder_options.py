@@ -1,11 +1,14 @@
 """What every encoder promises, whatever its options."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.testing import assert_close
+from torch.utils.checkpoint import checkpoint
 
 from hepattn.nn.dense import Dense
 from hepattn.nn.encoder import Encoder
@@ -176,12 +179,34 @@ def test_what_describes_places_does_not_decay(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_compiled_encoder_gives_the_same_answer_without_graph_breaks() -> None:
+@pytest.mark.parametrize("backend", ["sdpa", "local"])
+def test_a_compiled_encoder_gives_the_same_answer_and_compiles_twice_at_most(backend: str) -> None:
     torch.compiler.reset()
-    encoder = make_encoder(depth=2, **(VARIANTS["everything"] | {"dense": Dense}))
-    compiled = torch.compile(encoder, backend="eager", fullgraph=True)
-    for lengths in ((9, 0, 14, 1), (5, 17)):
+    encoder = make_encoder(depth=2, backend=backend, **(VARIANTS["everything"] | {"dense": Dense}))
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(encoder, backend=counter, fullgraph=True)
+    for lengths in ((9, 0, 14, 1), (5, 17), (30, 30, 3), (8,) * 5, (2, 41, 7)):
         x, valid = random_tokens(16, lengths)
         positions, key = random_positions(encoder, valid), torch.rand(valid.shape)
-        expected = encoder(x, valid, key, positions=positions)
-        assert_close(compiled(x, valid, key, positions=positions), expected, atol=1e-5, rtol=1e-4)
+        gradients = []
+        for network in (encoder, compiled):
+            out = network(x, valid, key, positions=positions)
+            gradients.append(
+                [out, *torch.autograd.grad(out.square().sum(), [*encoder.parameters()])]
+            )
+        for expected, found in zip(*gradients, strict=True):
+            assert_close(found, expected, atol=1e-4, rtol=1e-3)
+    assert counter.frame_count <= 2
+
+
+@ALL
+def test_checkpointed_activations_give_the_same_gradients(name: str) -> None:
+    encoder = make_encoder(depth=2, **VARIANTS[name])
+    x, valid = random_tokens(16)
+    positions = random_positions(encoder, valid)
+    gradients = []
+    for run in (encoder, partial(checkpoint, encoder, use_reentrant=False)):
+        out = run(x, valid, positions=positions)
+        gradients.append(torch.autograd.grad(out.square().sum(), [*encoder.parameters()]))
+    for expected, found in zip(*gradients, strict=True):
+        assert torch.equal(found, expected)

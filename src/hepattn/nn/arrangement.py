@@ -47,7 +47,7 @@ class Arrangement:
         if self.num_registers:
             if registers is None:
                 registers = x.new_zeros(self.num_registers, x.shape[-1])
-            x = torch.cat([registers.expand(len(x), -1, -1).to(x.dtype), x], 1)
+            x = torch.cat([registers.expand(x.shape[0], -1, -1).to(x.dtype), x], 1)
         return x if self.order is None else take(x, self.order)
 
     def pairs(self, x: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ class Arrangement:
             x = F.pad(x, (self.num_registers, 0, self.num_registers, 0))
         if self.order is None:
             return x
-        size = (len(self.order), x.shape[1], *x.shape[2:])
+        size = (self.order.shape[0], x.shape[1], *x.shape[2:])
         rows = self.order[:, None, :, None].expand(size)
         return x.expand(size).gather(2, rows).gather(3, rows.mT)
 

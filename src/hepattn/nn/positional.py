@@ -229,4 +229,4 @@ class LearnedEncoding(nn.Module):
                 f"{x.shape[1]} tokens came, the encoding has learned num_tokens={num_tokens}; "
                 "tokens without identities need an encoding of their coordinates"
             )
-        return self.vectors[: x.shape[1]].expand(len(x), -1, -1)  # (B, N, D)
+        return self.vectors[: x.shape[1]].expand(x.shape[0], -1, -1)  # (B, N, D)

@@ -133,7 +133,7 @@ class XTransformerEncoder(nn.Module):
         # An event without tokens sees its padding, or a softmax over nothing would be NaN.
         mask = valid | ~valid.any(1, keepdim=True)
         if bias is not None:
-            bias = bias.expand(len(x), -1, -1, -1)
+            bias = bias.expand(x.shape[0], -1, -1, -1)
         x = self.encoder(x, mask=mask, attn_bias=bias)  # (B, N, D)
         if inverse is not None:
             x = take(x, inverse)

@@ -19,10 +19,20 @@ def sort_order(key: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         The order (B, N), whose entry i is the token that comes i-th, and its inverse (B, N),
         whose entry i is the place that token i has got.
     """
-    by_key = key.argsort(dim=1, stable=True)  # (B, N)
-    padding_last = (~valid.gather(1, by_key)).to(torch.uint8).argsort(dim=1, stable=True)
+    by_key = stable_argsort(key)  # (B, N)
+    padding_last = stable_argsort((~valid.gather(1, by_key)).int())
     order = by_key.gather(1, padding_last)  # (B, N)
     return order, order.argsort(dim=1)
+
+
+def stable_argsort(key: Tensor) -> Tensor:
+    """Sort each row (B, N), ascending; equal keys keep their order.
+
+    ONNX has no stable sort, but its TopK, which an exported sort becomes, promises the same.
+    """
+    if torch.compiler.is_exporting():
+        return key.argsort(dim=1)
+    return key.argsort(dim=1, stable=True)
 
 
 def take(x: Tensor, index: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ def register_places(num_keys: Tensor, registers: Registers) -> Tensor:
     Returns:
         (B, R), ascending.
     """
-    register = torch.arange(registers.num, device=num_keys.device).expand(len(num_keys), -1)
+    register = torch.arange(registers.num, device=num_keys.device).expand(num_keys.shape[0], -1)
     if registers.stride is None:
         return register
     return torch.minimum(register * registers.stride, num_keys[:, None]) + register

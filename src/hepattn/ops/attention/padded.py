@@ -56,7 +56,7 @@ def make_plan(
     if not is_padded and isinstance(pattern, Window) and centres is None:
         # Every event is alike, so that one layout and one mask serve all of them.
         num_keys, num_queries = num_keys[:1], num_queries[:1]
-    index = torch.arange(key_valid.shape[1], device=key_valid.device).expand(len(num_keys), -1)
+    index = torch.arange(key_valid.shape[1], device=key_valid.device).expand(num_keys.shape[0], -1)
     event = torch.where(index < num_keys, 0, NO_EVENT)
     keys = make_layout(event, index, num_keys.expand_as(index), registers)
     queries = keys

@@ -86,7 +86,7 @@ def dense_weights(
 def add_offset_bias(bias: Tensor | None, offset_bias: Tensor, plan: Plan) -> Tensor:
     """Write down the bias of every pair's offset, (B or 1, H or 1, M, N), and add it to a bias."""
     reach = offset_bias.shape[1] // 2
-    column = plan.offsets().clamp(-reach, reach) + reach  # (B or 1, M, N)
+    column = plan.offsets().clamp(-reach, reach).long() + reach  # (B or 1, M, N)
     dense = offset_bias[:, column].transpose(0, 1)  # (B or 1, H or 1, M, N)
     if plan.registers.num:
         dense = dense.masked_fill(plan.touches_register().unsqueeze(1), 0.0)
