@@ -14,6 +14,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from hepattn.ops.attention.autocast import register_autocast
 from hepattn.ops.attention.band import accumulation_dtype
 
 # Pairs of a query and a key, over events and heads, of one chunk. On the CPU 2 MB of float32, the
@@ -257,33 +258,15 @@ def _(q: Tensor, k: Tensor, num_dropped: int) -> Tensor:
 
 
 @_dense_forward.register_fake
-def _(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bias: Tensor,
-    mask: Tensor | None,
-    kept: Tensor | None,
-    kept_share: float,
-    scale: float,
-) -> Tensor:
+def _(q: Tensor, *inputs: object) -> Tensor:
     return _empty_tokens(q)
 
 
 @_dense_backward.register_fake
 def _(
-    grad_out: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bias: Tensor,
-    mask: Tensor | None,
-    kept: Tensor | None,
-    out: Tensor,
-    kept_share: float,
-    scale: float,
-    needs_bias: bool,
+    grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, *options: object
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    needs_bias = options[-1]
     grad_bias = bias.new_empty(bias.shape if needs_bias else 0)
     return _empty_tokens(q), _empty_tokens(k), _empty_tokens(v), grad_bias
 
@@ -306,22 +289,5 @@ def _differentiate(
 
 
 _dense_forward.register_autograd(_differentiate, setup_context=_save_for_backward)
-
-
-def _register_autocast(device_type: str) -> None:
-    """Cast to the region's own dtype, as torch's attention does; float64 stays as it is.
-
-    The bias keeps its dtype: it is added to scores in float32.
-    """
-
-    def rule(q: Tensor, k: Tensor, v: Tensor, *options: object) -> Tensor:
-        dtype = torch.get_autocast_dtype(device_type)
-        q, k, v = (x if x.dtype == torch.float64 else x.to(dtype) for x in (q, k, v))
-        with torch.autocast(device_type, enabled=False):
-            return _dense_forward(q, k, v, *options)
-
-    torch.library.impl("hepattn::dense_attention", f"Autocast{device_type.upper()}")(rule)
-
-
-_register_autocast("cpu")
-_register_autocast("cuda")
+# The bias keeps its dtype: it is added to scores in float32.
+register_autocast("hepattn::dense_attention", _dense_forward, num_cast=3)

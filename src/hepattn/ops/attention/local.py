@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from hepattn.ops.attention.autocast import register_autocast
 from hepattn.ops.attention.band import accumulation_dtype, block_backward, block_forward
 from hepattn.ops.attention.layout import Layout
 from hepattn.ops.attention.local_sight import Sight
@@ -275,24 +276,4 @@ def _differentiate(
 
 
 _local_forward.register_autograd(_differentiate, setup_context=_save_for_backward)
-
-
-def _register_autocast(device_type: str) -> None:
-    """Cast to the region's own dtype, as torch's attention does; float64 stays as it is."""
-
-    def rule(
-        q: Tensor, k: Tensor, v: Tensor, offset_bias: Tensor | None, *options: object
-    ) -> tuple[Tensor, Tensor]:
-        dtype = torch.get_autocast_dtype(device_type)
-        q, k, v, offset_bias = (
-            x if x is None or x.dtype == torch.float64 else x.to(dtype)
-            for x in (q, k, v, offset_bias)
-        )
-        with torch.autocast(device_type, enabled=False):
-            return _local_forward(q, k, v, offset_bias, *options)
-
-    torch.library.impl("hepattn::local_attention", f"Autocast{device_type.upper()}")(rule)
-
-
-_register_autocast("cpu")
-_register_autocast("cuda")
+register_autocast("hepattn::local_attention", _local_forward, num_cast=4)
