@@ -1,11 +1,22 @@
-"""Random requests to attention, as hypothesis draws them."""
+"""Random requests to attention, as hypothesis draws them, and their plans on other devices."""
+
+from dataclasses import replace
 
 import torch
 from hypothesis import strategies as st
+from torch import Tensor
 
-from hepattn.ops.attention import Full, Pattern, Registers, Window
+from hepattn.ops.attention import (
+    Full,
+    Pattern,
+    Plan,
+    Registers,
+    Window,
+    make_packed_plan,
+    make_plan,
+)
 from hepattn.ops.attention.backend import ABILITIES
-from reference.attention import Case, make_case
+from reference.attention import Case, make_case, run_case
 
 
 @st.composite
@@ -66,3 +77,36 @@ def cases(draw: st.DrawFn, *backends: str, is_cross: bool | None = None) -> Case
         extra=draw(st.sampled_from([1, 0, 3])),
         seed=draw(st.integers(0, 9)),
     )
+
+
+def dense_reference(case: Case) -> dict[str, Tensor]:
+    """The output and every gradient over dense masks in float64, for events that are too long for
+    the definition's loop.
+    """
+    names = ("q", "k", "v", "grad_out", "bias", "offset_bias")
+    tensors = {name: getattr(case, name) for name in names}
+    doubles = {name: None if x is None else x.double() for name, x in tensors.items()}
+    return run_case(replace(case, **doubles), "sdpa")
+
+
+def plan_on(case: Case, device: str) -> Plan:
+    """The plan of a case on a device."""
+    options = {
+        "registers": case.registers,
+        "centres": None if case.centres is None else case.centres.to(device),
+    }
+    if case.packed:
+        plan = make_packed_plan(
+            case.pattern,
+            case.lengths,
+            case.query_lengths,
+            num_tokens=case.k.shape[2],
+            num_queries=None if case.query_lengths is None else case.q.shape[2],
+            device=device,
+            **options,
+        )
+    else:
+        is_cross = case.query_lengths is not None
+        query_valid = case.query_valid.to(device) if is_cross else None
+        plan = make_plan(case.pattern, case.key_valid.to(device), query_valid, **options)
+    return plan if case.mask is None else plan.restrict(case.mask.to(device))

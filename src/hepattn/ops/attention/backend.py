@@ -33,6 +33,7 @@ REQUESTS = {
     "float64": "float64",
     "float32": "float32",
     "half": "bfloat16 and float16",
+    "wide_heads": "more than 256 features a head",
 }
 
 # Every request a backend answers exactly, forward and (but for `cpu`) backward.
@@ -119,6 +120,8 @@ def describe(
     if torch.compiler.is_exporting():
         needs["export"] = ("", "a graph that is exported")
     needs[_dtype_class(q)] = ("dtype=", q.dtype)
+    if q.shape[3] > 256:
+        needs["wide_heads"] = ("head features ", q.shape[3])
     return needs
 
 
@@ -148,7 +151,9 @@ def choose(needs: Needs, *, plan: Plan, num_tokens: int) -> str:
     else:
         is_masked = bool(needs.keys() & {"window", "wrap", "padding", "packed", "mask"})
         is_long = num_tokens >= ACCELERATOR_TOKENS
-        wanted = ["flash", "flex"] if is_masked and is_long else []
+        # `flash` would break a compiled graph.
+        fused = ["flex"] if torch.compiler.is_compiling() else ["flash", "flex"]
+        wanted = fused if is_masked and is_long else []
     return next((name for name in wanted if name in can), can[0])
 
 
