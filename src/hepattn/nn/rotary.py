@@ -28,9 +28,22 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
         repeats = x.shape[1] // cos.shape[1]
         cos, sin = (part.repeat_interleave(repeats, 1) for part in rotation)  # (B, H, N, P)
     size = 2 * cos.shape[-1]
-    first, second = x[..., :size].unflatten(-1, (-1, 2)).unbind(-1)  # (B, H, N, P) each
-    pairs = torch.stack([first * cos - second * sin, first * sin + second * cos], -1)
-    return torch.cat([pairs.flatten(-2).to(x.dtype), x[..., size:]], -1)
+    pairs = x[..., :size].unflatten(-1, (-1, 2))  # (B, H, N, P, 2)
+    if torch.compiler.is_compiling():
+        first, second = pairs.unbind(-1)
+        turned = torch.stack([first * cos - second * sin, first * sin + second * cos], -1)
+    else:
+        turned = _multiply(pairs, cos, sin)
+    turned = turned.flatten(-2).to(x.dtype)  # (B, H, N, 2P)
+    return turned if size == x.shape[-1] else torch.cat([turned, x[..., size:]], -1)
+
+
+def _multiply(pairs: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn pairs (..., 2) as complex numbers: a third of the time, but compilers know real ones."""
+    pairs = pairs.to(torch.promote_types(pairs.dtype, torch.float32))
+    if pairs.storage_offset() % 2 or any(stride % 2 for stride in pairs.stride()[:-1]):
+        pairs = pairs.contiguous()  # a complex number must begin at an even place
+    return torch.view_as_real(torch.view_as_complex(pairs) * torch.complex(cos, sin))
 
 
 class Rotary(nn.Module):
