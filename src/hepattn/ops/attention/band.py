@@ -24,6 +24,11 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
+def is_fused(q: Tensor) -> bool:
+    """Tell whether the kernels of blocks without a mask store no scores."""
+    return _flash_serves(q)
+
+
 def block_forward(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:

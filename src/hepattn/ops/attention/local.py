@@ -12,7 +12,12 @@ import torch
 from torch import Tensor
 
 from hepattn.ops.attention.autocast import register_autocast
-from hepattn.ops.attention.band import accumulation_dtype, block_backward, block_forward
+from hepattn.ops.attention.band import (
+    accumulation_dtype,
+    block_backward,
+    block_forward,
+    is_fused,
+)
 from hepattn.ops.attention.layout import Layout
 from hepattn.ops.attention.local_sight import Sight
 from hepattn.ops.attention.pattern import Window
@@ -120,7 +125,7 @@ def _local_forward(
     out, logsumexp = _zeros_like(q), _zeros_logsumexp(q)
     sight = Sight(half, wrap, FORWARD_BLOCK, offset_bias, q.dtype, q.device)
     max_pairs = MAX_PAIRS // q.shape[1]
-    for queries, keys, tile in _tiles(events, centres, sight, num_registers, max_pairs):
+    for queries, keys, tile in _tiles(q, events, centres, sight, num_registers, max_pairs):
         part, part_logsumexp = block_forward(
             tile.of_queries(q[queries]),
             tile.of_keys(k[keys]),
@@ -162,7 +167,7 @@ def _local_backward(
     dtype = accumulation_dtype(q.dtype)
     grad_q, grad_k, grad_v = (_zeros_like(x, dtype) for x in (q, k, v))
     max_pairs = MAX_PAIRS // q.shape[1] // (CPU_BACKWARD_SHARE if q.device.type == "cpu" else 1)
-    for queries, keys, tile in _tiles(events, centres, sight, num_registers, max_pairs):
+    for queries, keys, tile in _tiles(q, events, centres, sight, num_registers, max_pairs):
         part_q, part_k, part_v, part_mask = block_backward(
             tile.of_queries(grad_out[queries]),
             tile.of_queries(q[queries]),
@@ -189,7 +194,12 @@ Part = tuple[int, slice, slice]
 
 
 def _tiles(
-    events: Tensor, centres: Tensor | None, sight: Sight, num_registers: int, max_pairs: int
+    q: Tensor,
+    events: Tensor,
+    centres: Tensor | None,
+    sight: Sight,
+    num_registers: int,
+    max_pairs: int,
 ) -> Iterator[tuple[Part, Part, Tile]]:
     """Cut all events into tiles; where each event's queries and keys are."""
     for b, query, num_queries, key, num_keys in events.tolist():
@@ -201,6 +211,7 @@ def _tiles(
             centres=None if centres is None else centres[b, queries],
             num_registers=num_registers,
             max_pairs=max_pairs,
+            fused=is_fused(q),
         ):
             yield (b, slice(None), queries), (b, slice(None), slice(key, key + num_keys)), tile
 

@@ -93,6 +93,7 @@ def tiles(
     centres: Tensor | None,
     num_registers: int,
     max_pairs: int,
+    fused: bool = False,
 ) -> Iterator[Tile]:
     """Cut an event into tiles; together they hold every visible pair exactly once.
 
@@ -104,17 +105,20 @@ def tiles(
             a wrapped event's own keys, unless everything is visible. None in self-attention.
         num_registers: Leading keys that are seen by all, and in self-attention see all.
         max_pairs: Most query-key pairs of a tile, where one block allows it.
+        fused: Whether the block kernel stores no scores: what needs no mask is then one tile, which
+            the kernel cuts up better.
     """
+    unmasked_pairs = num_queries * num_keys if fused else max_pairs
     queries, ring = range(num_queries), range(num_registers, num_keys)
     is_cross = centres is not None
     if not is_cross:
         queries = ring
-        yield from _everything(range(num_registers), range(num_keys), max_pairs)
+        yield from _everything(range(num_registers), range(num_keys), unmasked_pairs)
     covers = sight.covers(len(ring), is_cross=is_cross)
     if covers and sight.table is None:
-        yield from _everything(queries, range(num_keys), max_pairs)
+        yield from _everything(queries, range(num_keys), unmasked_pairs)
         return
-    yield from _everything(queries, range(num_registers), max_pairs)
+    yield from _everything(queries, range(num_registers), unmasked_pairs)
     merges = num_registers > 0
     if covers:
         if not is_cross:
