@@ -187,3 +187,16 @@ def test_senseless_options_are_refused(options: dict, message: str) -> None:
 def test_a_similarity_that_a_norm_would_undo_is_refused() -> None:
     with pytest.raises(ValueError, match="undone by qkv_norm=RMSNorm"):
         make(12, qkv_norm="RMSNorm", num_heads=6, similarity_init=2.0)
+
+
+def test_positions_of_one_side_only_are_refused() -> None:
+    layer, x, plan = (
+        Attention(8, AttentionOptions(num_heads=2)),
+        torch.randn(2, 7, 8),
+        make_plan(Full(), VALID),
+    )
+    rotation = (torch.ones(2, 1, 7, 2), torch.zeros(2, 1, 7, 2))
+    with pytest.raises(ValueError, match="context_position and context_rotary need a context"):
+        layer(x, plan, context_position=x)
+    with pytest.raises(ValueError, match="turn queries and keys together"):
+        layer(x, plan, context=x, rotary=rotation)

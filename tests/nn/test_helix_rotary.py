@@ -78,6 +78,10 @@ def test_curvatures_and_frequencies_are_learned() -> None:
     assert (encoder.rotary.eta_frequencies.grad != 0).all()
 
 
+def test_a_single_head_begins_with_straight_tracks() -> None:
+    assert HelixRotary(16, 1).curvature.tolist() == [0.0]
+
+
 def test_loopers_and_far_hits_stay_finite() -> None:
     encode = HelixRotary(8, 2, min_pt=0.01)
     cos, sin = encode(torch.tensor([[[3.0, 1000.0, -4.0]]]))
@@ -100,6 +104,9 @@ def test_senseless_options_are_refused(options: dict, message: str) -> None:
 
 
 def test_a_start_at_positions_needs_positions() -> None:
+    layer = Attention(16, AttentionOptions(num_heads=2, position_init=5.0))
+    with pytest.raises(ValueError, match=r"position_init=5\.0 needs a rotary encoding"):
+        layer(torch.randn(1, 3, 16), make_plan(Full(), torch.ones(1, 3).bool()))
     with pytest.raises(ValueError, match="needs a rotary encoding"):
         Encoder(16, 1, AttentionOptions(num_heads=2, position_init=5.0))
     with pytest.raises(ValueError, match=r"position_init=5\.0 needs bias=True"):

@@ -21,7 +21,7 @@ VALID = torch.arange(12) < torch.tensor(LENGTHS)[:, None]
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, plan: object) -> Tensor:
-    values, peak = exponentiate(v, plan.key_valid)
+    values, peak = exponentiate(v, plan)
     return logarithm(attention(q, k, values, plan=plan), peak)
 
 
@@ -55,7 +55,7 @@ def test_gradients_equal_those_of_the_definition() -> None:
 def test_padding_does_not_count_for_the_peak() -> None:
     v = torch.randn(1, 2, 5, 3)
     v[:, :, 3:] = 1e6
-    _, peak = exponentiate(v, torch.tensor([[True] * 3 + [False] * 2]))
+    _, peak = exponentiate(v, make_plan(Full(), torch.tensor([[True] * 3 + [False] * 2])))
     assert_close(peak, v[:, :, :3].amax(2, keepdim=True))
 
 
@@ -81,13 +81,19 @@ def test_queries_that_see_nothing_give_zero_and_finite_gradients() -> None:
 
 def test_packed_events_equal_separate_ones() -> None:
     layer = Attention(8, AttentionOptions(num_heads=2, laser=True))
-    events = [torch.randn(1, n, 8) for n in (5, 3)]
+    events = [torch.randn(1, 5, 8), 1000.0 * torch.randn(1, 3, 8)]  # peaks of their own
     together, _ = layer(torch.cat(events, 1), make_packed_plan(Window(2, wrap=True), (5, 3)))
     alone = [
         layer(event, make_plan(Window(2, wrap=True), torch.ones(event.shape[:2]).bool()))[0]
         for event in events
     ]
     assert_close(together, torch.cat(alone, 1), atol=1e-6, rtol=1e-5)
+
+
+def test_events_without_any_token_are_served() -> None:
+    layer = Attention(8, AttentionOptions(num_heads=2, laser=True))
+    plan = make_plan(Full(), torch.ones(2, 0).bool())
+    assert layer(torch.randn(2, 0, 8), plan)[0].shape == (2, 0, 8)
 
 
 def test_bfloat16_autocast_costs_no_more_than_its_own_rounding() -> None:

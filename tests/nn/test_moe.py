@@ -30,7 +30,9 @@ def loop(net: MixtureOfExperts, x: Tensor, valid: Tensor) -> Tensor:
                 chosen = best[rank]
                 if room[chosen] > 0:
                     room[chosen] -= 1
-                    gate = probabilities[token, chosen] / probabilities[token, best].sum()
+                    gate = probabilities[token, chosen]
+                    if top_k > 1:
+                        gate = gate / probabilities[token, best].sum()
                     out[event, token] += gate * net.experts[chosen](x[event, token])
     return out
 
@@ -96,9 +98,10 @@ def test_losses_of_a_network_are_summed_in_training_and_absent_in_evaluation() -
     assert auxiliary_losses(net) == {}
 
 
-def test_router_and_experts_get_gradients() -> None:
+@pytest.mark.parametrize("top_k", [1, 2])
+def test_router_and_experts_get_gradients(top_k: int) -> None:
     for through_loss in (False, True):
-        net = MixtureOfExperts(6)
+        net = MixtureOfExperts(6, top_k=top_k)
         out = net(torch.randn(3, 30, 6))
         (net.auxiliary_loss if through_loss else out.square().sum()).backward()
         assert net.router.weight.grad.abs().max() > 0

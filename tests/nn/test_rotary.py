@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from hepattn.nn.positional import Coordinate
+from hepattn.nn.positional import Coordinate, FourierEncoding, SinusoidalEncoding
 from hepattn.nn.rotary import Rotary, rotate
 
 R, Z = Coordinate("r", scale=0.1), Coordinate("z")
@@ -99,3 +99,29 @@ def test_rotations_are_made_in_float32_and_leave_the_dtype_alone() -> None:
 def test_senseless_options_are_refused(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Rotary(**({"head_dim": 8, "num_heads": 2} | options))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_positions_are_encoded_in_float32_whatever_the_precision_of_the_network(
+    dtype: torch.dtype,
+) -> None:
+    coordinates = [Coordinate("phi", kind="harmonic"), Coordinate("z", scale=0.1)]
+    x = torch.rand(1, 5, 2)
+    for encode in (
+        Rotary(8, 2, coordinates, alpha=8.0),
+        Rotary(8, 2, coordinates, alpha=8.0, mixed=True),
+        FourierEncoding(8, coordinates),
+        SinusoidalEncoding(8, coordinates, alpha=8.0),
+    ):
+        expected, found = encode(x), encode.to(dtype)(x)
+        for y, z in zip(expected, found, strict=True):
+            assert z.dtype == torch.float32
+            assert_close(z, y, atol=0.1, rtol=0.0)
+
+
+def test_odd_heads_of_a_single_token_are_turned() -> None:
+    x = torch.randn(1, 1, 1, 6)[..., :5]
+    angle = torch.rand(1, 1, 1, 2)
+    turned = rotate(x, (angle.cos(), angle.sin()))
+    assert_close(turned[..., 4:], x[..., 4:])
+    assert_close(turned[..., :4].norm(), x[..., :4].norm())

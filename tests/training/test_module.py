@@ -173,7 +173,9 @@ def test_metrics_are_updated_every_batch_and_logged_every_epoch() -> None:
 )
 def test_wrong_losses_are_refused(terms: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        sum_losses(terms)
+        sum_losses(terms, {})
+    with pytest.raises(ValueError, match="'load_balance', which layers add"):
+        sum_losses({"load_balance": torch.ones(())}, {"load_balance": torch.ones(())})
 
 
 def test_the_schedule_knows_the_steps_of_the_optimiser() -> None:

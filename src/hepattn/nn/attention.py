@@ -36,9 +36,9 @@ class AttentionOptions:
             projection start as its copy: tokens first attend to those like themselves, the more
             sharply the larger the factor. With a wide window of which few tokens matter, training
             finds them much sooner. Ordinary, independent projections by default.
-        position_init: Let queries and keys start as constants, turned by a rotary encoding, so
-            that tokens first attend to those at the same place, whose scores are about this
-            number above those of others. Ordinary projections by default.
+        position_init: Let the biases of queries and keys start as constants, which a rotary
+            encoding turns, so that tokens first attend to those at the same place, whose scores
+            are about this number above those of others. Off by default.
         backend: Attention backend.
 
     Raises:
@@ -175,7 +175,11 @@ class Attention(nn.Module):
         Returns:
             The update of the tokens (B, M, D) and this layer's projected
             values (B, Hk, N, E).
+
+        Raises:
+            ValueError: If positions are given for one side only, or missing for ``position_init``.
         """
+        self._check_positions(context, context_position, rotary, context_rotary)
         if context is None:
             context, context_position, context_rotary = x, position, rotary
         q = self._split(self.query(x if position is None else x + position))  # (B, H, M, E)
@@ -192,7 +196,7 @@ class Attention(nn.Module):
             k = rotate(k, context_rotary)
         peak = None
         if self.options.laser:
-            v, peak = exponentiate(v, plan.key_valid)
+            v, peak = exponentiate(v, plan)
         out = attention(
             q,
             k,
@@ -209,6 +213,20 @@ class Attention(nn.Module):
         if self.gate is not None:
             out = out * self.gate(x).sigmoid()
         return self.out(out), projected
+
+    def _check_positions(
+        self,
+        context: Tensor | None,
+        context_position: Tensor | None,
+        rotary: Rotation | None,
+        context_rotary: Rotation | None,
+    ) -> None:
+        if context is None and (context_position is not None or context_rotary is not None):
+            raise ValueError("context_position and context_rotary need a context")
+        if context is not None and (rotary is None) != (context_rotary is None):
+            raise ValueError("rotary and context_rotary turn queries and keys together; give both")
+        if self.options.position_init is not None and rotary is None:
+            raise ValueError(f"position_init={self.options.position_init} needs a rotary encoding")
 
     def _keys_and_values(self, context: Tensor, position: Tensor | None) -> tuple[Tensor, Tensor]:
         """Project the context (B, N, D) to keys and values, both (B, N, Hk * E)."""

@@ -140,9 +140,9 @@ class Encoder(nn.Module):
             x: Tokens (B, N, D), finite at padded slots too.
             valid: True for real tokens (B, N), real ones first.
             key: What to sort the tokens by (B, N); they keep their order by default.
-            bias: Additive score bias (B or 1, H or 1, N, N) in the order of the tokens; registers
-                have none.
-            positions: Raw coordinates (B, N, C) for the rotary encoding.
+            bias: Additive score bias (B or 1, H or 1, N, N) in the order of the tokens, finite at
+                padded slots too; registers have none.
+            positions: Raw coordinates (B, N, C) for the rotary encoding; padding may hold anything.
 
         Returns:
             (B, N, D), zero at padded slots; (B, D) if the first register is read out.
@@ -153,6 +153,8 @@ class Encoder(nn.Module):
         if (positions is not None) != bool(self.coordinates):
             names = ", ".join(coordinate.name for coordinate in self.coordinates)
             raise ValueError(f"the rotary encoding takes positions for: {names or 'nothing'}")
+        if positions is not None:
+            positions = positions.masked_fill(~valid.unsqueeze(-1), 0.0)
         arrangement = Arrangement(valid, key, self.register_layout)
         x = arrangement.tokens(x, self.registers)  # (B, R + N, D)
         bias = None if bias is None else arrangement.pairs(bias)

@@ -19,8 +19,9 @@ class HelixRotary(nn.Module):
     of radius R, and at an η that hardly changes. Head h assumes a curvature κ_h of its own: it
     turns its features by m(φ - asin(κ_h r)) with whole numbers m, and by ωη. So to a head the hits
     of a track of its curvature are neighbours at any radius, and all others are not: attention
-    collects the votes of a Hough transform. The κ_h begin evenly spread over both charges, and
-    they and the ω are learned. Scores depend on differences of φ only, cyclically.
+    collects the votes of a Hough transform. The κ_h begin evenly spread over both charges
+    (a single one at zero), and they and the ω are learned. Scores depend on differences of φ only,
+    cyclically.
 
     Use with `AttentionOptions.position_init`, so that training begins with attention along tracks.
 
@@ -70,7 +71,8 @@ class HelixRotary(nn.Module):
                 raise ValueError(f"{name}={value} must be positive")
         self.max_curvature = CURVATURE_CONSTANT * field / (2 * min_pt)  # in 1/mm
         # In units of the largest one, so that steps of training have a sensible size.
-        self.curvature = nn.Parameter(torch.linspace(-1.0, 1.0, num_heads))  # (H,)
+        share = torch.linspace(-1.0, 1.0, num_heads) if num_heads > 1 else torch.zeros(1)
+        self.curvature = nn.Parameter(share)  # (H,)
         phi_frequencies = _spread(num_pairs - num_eta, max_phi).round().clamp(min=1)
         self.register_buffer("phi_frequencies", phi_frequencies, persistent=False)  # (P of phi,)
         self.eta_frequencies = nn.Parameter(_spread(num_eta, max_eta).repeat(num_heads, 1))
@@ -89,7 +91,7 @@ class HelixRotary(nn.Module):
             bend = self.max_curvature * self.curvature.float()[:, None] * r  # (B, H, N)
             start = phi - bend.clamp(-0.99, 0.99).asin()
             turned = (
-                start.unsqueeze(-1) * self.phi_frequencies,  # (B, H, N, P of phi)
+                start.unsqueeze(-1) * self.phi_frequencies.float(),  # (B, H, N, P of phi)
                 eta.unsqueeze(-1) * self.eta_frequencies.float()[:, None],  # (B, H, N, P of eta)
             )
             angle = torch.cat(turned, -1)

@@ -15,10 +15,10 @@ class MixtureOfExperts(nn.Module):
     """Send each token to the experts that a router prefers and sum what they say.
 
     A token's output is the sum of its ``top_k`` experts' outputs, weighted by the router's
-    probabilities, which are made to sum to one. After each forward in training
-    ``auxiliary_loss`` holds ``weight * X * sum_x f_x P_x``, with f_x the share of choices that
-    fell on expert x and P_x its mean probability; it is ``weight`` if all experts are used alike
-    and drives the router towards that (arXiv:2101.03961). `auxiliary_losses` collects it from a
+    probabilities, which are made to sum to one unless there is a single one (arXiv:2101.03961).
+    After each forward in training ``auxiliary_loss`` holds ``weight * X * sum_x f_x P_x``, with f_x
+    the share of choices that fell on expert x and P_x its mean probability. It is ``weight`` if all
+    experts are used alike and drives the router towards that. `auxiliary_losses` collects it from a
     whole network.
 
     With a capacity, an expert takes at most ``ceil(capacity_factor * top_k * n / X)`` of an
@@ -84,7 +84,8 @@ class MixtureOfExperts(nn.Module):
             logits = nn.functional.linear(x.float(), self.router.weight.float())
             probabilities = logits.softmax(-1)  # (B, N, X)
         gates, choice = probabilities.topk(self.top_k, -1)  # (B, N, K)
-        gates = gates / gates.sum(-1, keepdim=True)
+        if self.top_k > 1:  # a single gate would be the constant one, without a gradient
+            gates = gates / gates.sum(-1, keepdim=True)
         chosen = nn.functional.one_hot(choice, len(self.experts))  # (B, N, K, X)
         chosen = chosen * valid[:, :, None, None]
         self.auxiliary_loss = None

@@ -121,9 +121,10 @@ class SinusoidalEncoding(nn.Module):
             (B, N, D)
         """
         with torch.autocast(x.device.type, enabled=False):
-            x = (x.float() * self.scale).unsqueeze(-1)  # (B, N, C, 1)
-            first = self.frequencies * torch.where(self.circle, x.sin(), x)  # (B, N, C, W)
-            second = self.frequencies * torch.where(self.circle, x.cos(), x)
+            x = (x.float() * self.scale.float()).unsqueeze(-1)  # (B, N, C, 1)
+            frequencies = self.frequencies.float()
+            first = frequencies * torch.where(self.circle, x.sin(), x)  # (B, N, C, W)
+            second = frequencies * torch.where(self.circle, x.cos(), x)
             second = torch.where(self.circle, second.sin(), second.cos())
             encoding = torch.cat([first.sin(), second], -1).flatten(2)  # (B, N, C * 2W)
             return nn.functional.pad(encoding, (0, self.dim - encoding.shape[-1]))  # (B, N, D)
@@ -185,10 +186,10 @@ class FourierEncoding(nn.Module):
             (B, N, D)
         """
         with torch.autocast(x.device.type, enabled=False):
-            x = x.float() * self.scale  # (B, N, C)
+            x = x.float() * self.scale.float()  # (B, N, C)
             circles = x[..., self.circles]
             inputs = torch.cat([x[..., self.lines], circles.cos(), circles.sin()], -1)  # (B, N, I)
-            phase = inputs @ self.frequencies  # (B, N, W)
+            phase = inputs @ self.frequencies.float()  # (B, N, W)
             encoding = torch.cat([phase.sin(), phase.cos()], -1)  # (B, N, 2W)
             return nn.functional.pad(encoding, (0, self.dim - encoding.shape[-1]))  # (B, N, D)
 

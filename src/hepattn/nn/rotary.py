@@ -42,7 +42,8 @@ def _multiply(pairs: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn pairs (..., 2) as complex numbers: a third of the time, but compilers know real ones."""
     pairs = pairs.to(torch.promote_types(pairs.dtype, torch.float32))
     if pairs.storage_offset() % 2 or any(stride % 2 for stride in pairs.stride()[:-1]):
-        pairs = pairs.contiguous()  # a complex number must begin at an even place
+        # A complex number must begin at an even place.
+        pairs = pairs.clone(memory_format=torch.contiguous_format)
     return torch.view_as_real(torch.view_as_complex(pairs) * torch.complex(cos, sin))
 
 
@@ -80,7 +81,6 @@ class Rotary(nn.Module):
 
     frequencies: Tensor
     scale: Tensor
-    is_open: Tensor
 
     def __init__(
         self,
@@ -125,7 +125,8 @@ class Rotary(nn.Module):
         scale = torch.tensor([c.scale for c in self.coordinates] or [1.0])  # (C,)
         self.register_buffer("frequencies", frequencies, persistent=mixed)
         self.register_buffer("scale", scale, persistent=False)
-        self.register_buffer("is_open", is_open, persistent=False)
+        self.open = is_open.nonzero().flatten().tolist()
+        self.harmonic = (~is_open).nonzero().flatten().tolist()
 
     def forward(self, x: Tensor) -> Rotation:
         """Find the rotations of a batch, once for all layers, in float32 whatever the autocast.
@@ -137,11 +138,12 @@ class Rotary(nn.Module):
             Cosines and sines, each (B, 1 or H, N, P); a position of zero is not turned.
         """
         with torch.autocast(x.device.type, enabled=False):
-            x = x.float() * self.scale  # (B, N, C)
+            x = x.float() * self.scale.float()  # (B, N, C)
+            frequencies = self.frequencies.float()
             if self.mixed:
                 x = x.unsqueeze(1)  # (B, 1, N, C)
-                angle = x[..., self.is_open] @ self.learned.float()  # (B, H, N, P)
-                angle = angle + x[..., ~self.is_open] @ self.frequencies
+                angle = x[..., self.open] @ self.learned.float()  # (B, H, N, P)
+                angle = angle + x[..., self.harmonic] @ frequencies
             else:
-                angle = (x.unsqueeze(-1) * self.frequencies).flatten(2).unsqueeze(1)  # (B, 1, N, P)
+                angle = (x.unsqueeze(-1) * frequencies).flatten(2).unsqueeze(1)  # (B, 1, N, P)
             return angle.cos(), angle.sin()

@@ -116,8 +116,9 @@ class BaseModule(LightningModule):
 
     def _step(self, stage: str, batch: Any) -> tuple[Tensor, Any]:
         outputs = self(batch)
-        terms = self.losses(batch, outputs) | auxiliary_losses(self.net)
-        loss = sum_losses(terms)
+        terms, added = self.losses(batch, outputs), auxiliary_losses(self.net)
+        loss = sum_losses(terms, added)
+        terms = {**terms, **added}
         self.log_dict(
             {f"{stage}/{name}": term.detach() for name, term in terms.items()}
             | {f"{stage}/loss": loss.detach()},
@@ -197,26 +198,31 @@ class BaseModule(LightningModule):
         switch_mode(self.trainer.optimizers, training=True)
 
 
-def sum_losses(terms: dict[str, Tensor]) -> Tensor:
+def sum_losses(terms: dict[str, Tensor], added: dict[str, Tensor] | None = None) -> Tensor:
     """Add named losses after checking them.
 
     Args:
-        terms: Name to scalar.
+        terms: Name to scalar, of the experiment.
+        added: Name to scalar, of the network's layers; none by default.
 
     Raises:
-        ValueError: If there is no term, one is called ``loss`` or is not a floating scalar.
+        ValueError: If there is no term, one is called ``loss`` or like one of the layers', or is
+            not a floating scalar.
     """
+    added = added or {}
     if not isinstance(terms, dict) or not terms:
         raise ValueError(f"losses() must return a dict with at least one named loss, got {terms!r}")
     for name, term in terms.items():
         if name == "loss":
             raise ValueError("a loss may not be called 'loss', the name of the sum; rename it")
+        if name in added:
+            raise ValueError(f"a loss may not be called {name!r}, which layers add; rename it")
         if not isinstance(term, Tensor) or term.ndim or not term.is_floating_point():
             got = f"shape {tuple(term.shape)}" if isinstance(term, Tensor) else type(term).__name__
             raise ValueError(
                 f"loss {name!r} must be a floating scalar tensor, got {got}; reduce it"
             )
-    return torch.stack([term.float() for term in terms.values()]).sum()
+    return torch.stack([term.float() for term in (*terms.values(), *added.values())]).sum()
 
 
 def free_folder(path: Path) -> Path:

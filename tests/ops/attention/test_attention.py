@@ -201,3 +201,9 @@ def test_gradients_are_the_numerical_ones(backend: str) -> None:
         ),
         tuple(case.inputs().values()),
     )
+
+
+@any_backend
+def test_wide_heads_are_served(backend: str) -> None:
+    case = make_case(Window(2, wrap=True), [9, 4], dim=264)
+    assert_same(run_case(case, backend), case.expected(), atol=1e-11)

@@ -53,9 +53,20 @@ def test_refusal_names_what_flex_and_flash_lack_on_a_cpu() -> None:
         attention(q.detach(), q.detach(), q.detach(), plan=plan, backend="flash")
 
 
+def test_learned_biases_in_a_compiled_graph_are_not_for_flex(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    q, bias = torch.randn(1, 1, 6, 4), torch.zeros(1, 1, 6, 6, requires_grad=True)
+    plan = make_plan(Full(), prefix_valid([6], 6))
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    needs = backend.describe(q, q, q, plan=plan, bias=bias)
+    with pytest.raises(ValueError, match=r"'flex' .* compiled graph; backends that can: sdpa"):
+        backend.refuse("flex", {"compiled_bias": needs["compiled_bias"]} | {"bias": needs["bias"]})
+
+
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "is_installed", lambda name: name not in backend.PACKAGES)
-    needs = {"accelerator": ("device=", "cuda"), "half": ("dtype=", torch.bfloat16)}
+    needs = {"cuda": ("device=", "cuda"), "half": ("dtype=", torch.bfloat16)}
     with pytest.raises(
         ModuleNotFoundError, match=r"needs the package flash_attn, .*sdpa, local, f"
     ):
@@ -66,13 +77,16 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("requests", "num_tokens", "installed", "expected"),
     [
-        ({"wrap", "accelerator", "half"}, 8192, True, "flash"),
-        ({"wrap", "accelerator", "half"}, 8192, False, "flex"),
-        ({"wrap", "accelerator", "float32"}, 8192, True, "flex"),
-        ({"wrap", "accelerator", "half", "dropout"}, 8192, False, "sdpa"),
-        ({"wrap", "accelerator", "half"}, 256, True, "sdpa"),
-        ({"full", "accelerator", "half"}, 8192, True, "sdpa"),
-        ({"full", "padding", "accelerator", "half"}, 8192, True, "flash"),
+        ({"wrap", "cuda", "half"}, 8192, True, "flash"),
+        ({"wrap", "cuda", "half"}, 8192, False, "flex"),
+        ({"wrap", "cuda", "float32"}, 8192, True, "flex"),
+        ({"wrap", "cuda", "half", "dropout"}, 8192, False, "sdpa"),
+        ({"wrap", "cuda", "float64"}, 8192, True, "local"),
+        ({"wrap", "other_device", "float32"}, 8192, True, "local"),
+        ({"wrap", "cuda", "float32", "offset_bias", "compiled_bias"}, 8192, True, "local"),
+        ({"wrap", "cuda", "half"}, 256, True, "sdpa"),
+        ({"full", "cuda", "half"}, 8192, True, "sdpa"),
+        ({"full", "padding", "cuda", "half"}, 8192, True, "flash"),
     ],
 )
 def test_auto_on_a_gpu_avoids_dense_masks_of_long_events(

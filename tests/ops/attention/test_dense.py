@@ -92,7 +92,7 @@ def test_the_size_of_a_chunk_does_not_change_the_answer(
     leaves = draw(bias_shape=bias_shape)
     found = []
     for size in (pairs, 10**6):
-        monkeypatch.setattr(dense, "CPU_PAIRS", size)
+        monkeypatch.setattr(dense, "CHUNK_PAIRS", size)
         torch.manual_seed(1)
         again = copies(leaves)
         out = dense_attention(**again, mask=PADDING, dropout=0.3, scale=SCALE)

@@ -291,21 +291,6 @@ def test_gradients_are_those_of_the_definition(options: dict[str, object]) -> No
     assert_same(found, dense_reference(replace(case, scale=0.5)), atol=3e-6)
 
 
-def test_a_bias_in_a_compiled_graph_is_refused() -> None:
-    case = make_case(Full(), [4], dtype=torch.float32, bias_shape=(1, 1))
-    inputs = case.inputs()
-
-    def attend(bias: Tensor) -> Tensor:
-        bias = bias * 2
-        options = (inputs["q"], inputs["k"], inputs["v"], *flex_blocks.look(plan))
-        return flex._attend(*options, bias, None, -1, False, False, 1.0)
-
-    plan = case.plan()
-    compiled = torch.compile(attend, fullgraph=True, backend="eager")
-    with pytest.raises(Exception, match="cannot differentiate biases within a compiled graph"):
-        compiled(inputs["bias"])
-
-
 @pytest.mark.gpu
 @on_gpu
 class TestOnGPU:

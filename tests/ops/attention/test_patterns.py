@@ -168,8 +168,9 @@ def test_centres_must_be_places_of_the_queries() -> None:
     valid = prefix_valid([4], 4), prefix_valid([2], 2)
     with pytest.raises(TypeError, match=r"centres have dtype torch\.float32"):
         make_plan(Window(2), *valid, centres=torch.zeros(1, 2))
-    with pytest.raises(ValueError, match=r"centres have shape \(1, 3\)"):
-        make_plan(Window(2), *valid, centres=torch.zeros(1, 3, dtype=torch.int64))
+    for shape in ((1, 3), (3, 2), (2,)):
+        with pytest.raises(ValueError, match=r"centres have shape .*, must be \(1, 2\)"):
+            make_plan(Window(2), *valid, centres=torch.zeros(shape, dtype=torch.int64))
 
 
 def test_packed_lengths_must_fit() -> None:

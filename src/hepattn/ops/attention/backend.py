@@ -28,7 +28,9 @@ REQUESTS = {
     "dropout": "attention dropout",
     "cpu": "CPU, forward",
     "cpu_backward": "CPU, backward",
-    "accelerator": "GPU and other accelerators",
+    "cuda": "GPU (CUDA or ROCm)",
+    "other_device": "other accelerators",
+    "compiled_bias": "biases that need gradients in a compiled graph",
     "export": "export to ONNX",
     "float64": "float64",
     "float32": "float32",
@@ -40,10 +42,12 @@ REQUESTS = {
 ABILITIES: dict[str, frozenset[str]] = {
     "sdpa": frozenset(REQUESTS),
     "local": frozenset(REQUESTS) - {"mask", "bias", "dropout", "export"},
-    "flex": frozenset(REQUESTS) - {"dropout", "cpu_backward", "export", "float64"},
+    # Torch gives biases that are computed in the same graph as `flex` no gradients.
+    "flex": frozenset(REQUESTS)
+    - {"dropout", "cpu_backward", "other_device", "compiled_bias", "export", "float64"},
     "flash": frozenset(
         {"full", "window", "wrap", "padding", "packed", "cross", "gqa", "dropout"}
-        | {"accelerator", "half"}
+        | {"cuda", "half"}
     ),
 }
 
@@ -92,7 +96,7 @@ def describe(
         needs["wrap" if pattern.wrap else "window"] = ("", pattern)
         if plan.is_cross:
             needs["cross_window"] = ("", "query_valid with a window")
-    if plan.registers.num:
+    if plan.registers.num and (isinstance(pattern, Window) or offset_bias is not None):
         needs["registers"] = ("", plan.registers)
     if plan.is_padded:
         needs["padding"] = ("", "padded events")
@@ -108,15 +112,17 @@ def describe(
         needs["bias"] = ("bias of shape ", tuple(bias.shape))
     if offset_bias is not None:
         needs["offset_bias"] = ("offset_bias of shape ", tuple(offset_bias.shape))
+    biases = [x for x in (bias, offset_bias) if x is not None and x.requires_grad]
+    if biases and torch.is_grad_enabled() and torch.compiler.is_compiling():
+        needs["compiled_bias"] = ("", "biases that require gradients in a compiled graph")
     if dropout > 0:
         needs["dropout"] = ("dropout=", dropout)
     if q.device.type == "cpu":
         needs["cpu"] = ("device=", q.device)
-        differentiable = (x for x in (q, k, v, bias, offset_bias) if x is not None)
-        if torch.is_grad_enabled() and any(x.requires_grad for x in differentiable):
+        if torch.is_grad_enabled() and (biases or any(x.requires_grad for x in (q, k, v))):
             needs["cpu_backward"] = ("", "inputs that require gradients on the CPU")
     else:
-        needs["accelerator"] = ("device=", q.device)
+        needs["cuda" if q.device.type == "cuda" else "other_device"] = ("device=", q.device)
     if torch.compiler.is_exporting():
         needs["export"] = ("", "a graph that is exported")
     needs[_dtype_class(q)] = ("dtype=", q.dtype)
@@ -136,7 +142,7 @@ def choose(needs: Needs, *, plan: Plan, num_tokens: int) -> str:
     On the CPU `local` wins for windows in long events, and for full attention over events of
     different lengths or packed ones, since it spends no time on pairs that do not see each other;
     `flex` compiles for seconds and has no backward there. On other devices `flash` and then `flex`
-    win where torch's own attention would need a mask.
+    win where torch's own attention would need a mask, and `local` saves the memory of a window's.
 
     Args:
         needs: What the call asks for.
@@ -153,6 +159,8 @@ def choose(needs: Needs, *, plan: Plan, num_tokens: int) -> str:
         is_long = num_tokens >= ACCELERATOR_TOKENS
         # `flash` would break a compiled graph.
         fused = ["flex"] if torch.compiler.is_compiling() else ["flash", "flex"]
+        if needs.keys() & {"window", "wrap"}:
+            fused.append("local")
         wanted = fused if is_masked and is_long else []
     return next((name for name in wanted if name in can), can[0])
 

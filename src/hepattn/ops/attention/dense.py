@@ -17,10 +17,9 @@ from torch import Tensor
 from hepattn.ops.attention.autocast import register_autocast
 from hepattn.ops.attention.band import accumulation_dtype
 
-# Pairs of a query and a key, over events and heads, of one chunk. On the CPU 2 MB of float32, the
-# fastest of 2^16 to 2^21; elsewhere a guess, few kernels and a bound of 256 MB on the memory.
-CPU_PAIRS = 2**19
-ACCELERATOR_PAIRS = 2**26
+# Pairs of a query and a key, over events and heads, of one chunk: 2 MB of float32, on the CPU the
+# fastest of 2^16 to 2^21.
+CHUNK_PAIRS = 2**19
 # The pattern of dropout is drawn from whole numbers of 16 bits.
 DROPOUT_STEPS = 2**16
 
@@ -185,8 +184,7 @@ def _chunk_shape(q: Tensor, k: Tensor) -> tuple[int, int, int]:
     """Choose how many events, heads and queries the largest chunk has."""
     B, H, M, _ = q.shape
     N = k.shape[2]
-    most = CPU_PAIRS if q.device.type == "cpu" else ACCELERATOR_PAIRS
-    b, h, m = most // max(H * M * N, 1), most // max(M * N, 1), most // max(N, 1)
+    b, h, m = (CHUNK_PAIRS // max(pairs, 1) for pairs in (H * M * N, M * N, N))
     return max(min(b, B), 1), max(min(h, H), 1), max(min(m, M), 1)
 
 

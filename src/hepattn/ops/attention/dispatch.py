@@ -38,11 +38,12 @@ def attention(
         k: Keys (B, Hk, N, E), with Hk dividing H; query head h uses key head h // (H // Hk).
         v: Values (B, Hk, N, E).
         plan: The batch's plan, from `make_plan` or `make_packed_plan`.
-        bias: Additive score bias (B or 1, H or 1, M, N).
+        bias: Additive score bias (B or 1, H or 1, M, N); finite, or -inf where each query keeps a
+            visible key without.
         offset_bias: Score bias of the offset d from a query's centre to a key, in tokens
             (H or 1, 2K + 1): column d + K, beyond -K and K the first and the last one. Offsets do
             not count registers, pairs with a register get no bias, and in wrapped patterns d is
-            the cyclic offset in [-(n - 1) // 2, n // 2].
+            the cyclic offset in [-((n - 1) // 2), n // 2].
         dropout: Probability with which an attention weight is dropped; 0 outside training.
         scale: Factor on the scores; None for 1 / sqrt(E).
         backend: How to compute it; "auto" picks the fastest that can.

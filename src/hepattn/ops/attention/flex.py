@@ -50,9 +50,6 @@ def flex(
 
     Returns:
         (B, H, M, E); zero at padded queries and where nothing is visible.
-
-    Raises:
-        NotImplementedError: If a bias requires gradients within a compiled graph.
     """
     device = q.device.type
     if torch.is_autocast_enabled(device):
@@ -89,14 +86,7 @@ def _attend(
     has_registers: bool,
     scale: float,
 ) -> Tensor:
-    """Attend; ``queries`` to ``only`` are a `Sight`, and a negative ``half`` means no window."""
-    learned = [x for x in (bias, offset_bias) if x is not None and x.requires_grad]
-    if learned and torch.is_grad_enabled() and torch.compiler.is_compiling():
-        # Torch gives biases that are computed in the same graph no gradients.
-        raise NotImplementedError(
-            "backend='flex' cannot differentiate biases within a compiled graph: leave attention "
-            "out of the graph with fullgraph=False, or take backend='sdpa'"
-        )
+    """Attend; ``queries`` to ``only`` are a `FlexTables`, negative ``half`` means no window."""
     mask_mod, score_mod = _make_mods(
         queries,
         keys,

@@ -18,7 +18,7 @@ BLOCK_SIZE = 128
 NOWHERE = torch.iinfo(torch.int32).max
 
 
-class Sight(NamedTuple):
+class FlexTables(NamedTuple):
     """What the kernel needs to know of a plan; all tensors, so that a graph may take it in.
 
     Args:
@@ -36,9 +36,9 @@ class Sight(NamedTuple):
     only: Tensor | None
 
 
-def look(plan: Plan) -> Sight:
+def look(plan: Plan) -> FlexTables:
     """Make what the kernel needs of a plan once for all layers."""
-    if plan.block_mask is None:
+    if plan.flex_tables is None:
         queries = plan.queries
         if plan.pattern.wrap:
             # Offsets are then shorter than the event, and cyclic ones a comparison away.
@@ -47,8 +47,8 @@ def look(plan: Plan) -> Sight:
         # The backward goes through the queries of each block of keys. There is none on the CPU.
         is_backward = plan.key_valid.device.type != "cpu"
         tables = (torch.stack([x.int() for x in layout]) for layout in (queries, plan.keys))
-        plan.block_mask = Sight(*tables, _find_blocks(plan, queries, is_backward), plan.only)
-    return plan.block_mask
+        plan.flex_tables = FlexTables(*tables, _find_blocks(plan, queries, is_backward), plan.only)
+    return plan.flex_tables
 
 
 def _find_blocks(plan: Plan, queries: Layout, is_backward: bool) -> list[Tensor]:

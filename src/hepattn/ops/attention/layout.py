@@ -62,7 +62,7 @@ def register_places(num_keys: Tensor, registers: Registers) -> Tensor:
 def offsets(queries: Layout, keys: Layout, *, wrap: bool) -> Tensor:
     """Count the tokens from each query's centre to each key (B or 1, M, N), in int32.
 
-    With ``wrap`` the smallest one of the cyclic distances, in [-(n - 1) // 2, n // 2].
+    With ``wrap`` the smallest one of the cyclic distances, in [-((n - 1) // 2), n // 2].
     """
     offset = keys.place.int()[:, None, :] - queries.place.int()[:, :, None]  # (B, M, N)
     if not wrap:
@@ -100,10 +100,10 @@ def query_layout(
     else:
         if centres.dtype != torch.int64:
             raise TypeError(f"centres have dtype {centres.dtype}, must be torch.int64: places")
-        if centres.dim() != 2 or centres.shape[1] != real.shape[1]:
+        if centres.shape != real.shape:
             raise ValueError(
-                f"centres have shape {tuple(centres.shape)}, must be (events, "
-                f"{real.shape[1]} queries)"
+                f"centres have shape {tuple(centres.shape)}, must be {tuple(real.shape)}: one for "
+                "each query"
             )
         place = centres
     return Layout(event, place, num_keys.expand_as(real), torch.zeros_like(real))

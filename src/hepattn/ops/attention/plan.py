@@ -46,11 +46,11 @@ class Plan:
     _mask_and_blind: tuple[Tensor | None, Tensor | None] | None = field(
         default=None, init=False, repr=False
     )
-    block_mask: object | None = field(default=None, init=False, repr=False)
+    flex_tables: object | None = field(default=None, init=False, repr=False)
 
     @property
     def max_offset(self) -> int:
-        """Largest number of tokens between a query's centre and a key that it sees."""
+        """Largest number of tokens from a query, centred in its event, to a key that it sees."""
         if isinstance(self.pattern, Window):
             return self.pattern.half
         return max(self.key_valid.shape[1] - 1, 0)
