@@ -15,7 +15,8 @@ import hepattn.ops.attention.band as band
 from hepattn.ops.attention import Full, Plan, Registers, Window, attention
 from hepattn.ops.attention.local import _local_backward, _local_forward
 from hepattn.ops.attention.local_sight import Sight
-from hepattn.ops.attention.tile import Tile, tiles
+from hepattn.ops.attention.tile import Tile
+from hepattn.ops.attention.tiling import tiles
 from reference.attention import Case, assert_same, make_case, run_case
 
 BACKENDS = ("sdpa", "local")

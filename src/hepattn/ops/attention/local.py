@@ -22,7 +22,8 @@ from hepattn.ops.attention.layout import Layout
 from hepattn.ops.attention.local_sight import Sight
 from hepattn.ops.attention.pattern import Window
 from hepattn.ops.attention.plan import Plan
-from hepattn.ops.attention.tile import Tile, tiles
+from hepattn.ops.attention.tile import Tile
+from hepattn.ops.attention.tiling import tiles
 
 # Small blocks waste fewer pairs outside the band, large ones make better matrix products. The
 # backward gains from larger ones the wider the window is.

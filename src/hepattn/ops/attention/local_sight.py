@@ -4,13 +4,11 @@
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from hepattn.ops.attention.tile import Tile
+from hepattn.ops.attention.tile import Tile
 
 
 @dataclass(eq=False)
@@ -46,7 +44,7 @@ class Sight:
         # In an open event a centre may be anywhere.
         return num_keys <= (0 if is_cross else self.half + 1)
 
-    def mask(self, tile: "Tile") -> Tensor | None:
+    def mask(self, tile: Tile) -> Tensor | None:
         """Make the additive mask of a tile's blocks, (M, N) or with a bias (1, H or 1, M, N)."""
         if tile.column is not None:
             return self._of_tile(self._band, tile)
@@ -58,7 +56,7 @@ class Sight:
             return band_mask(self.block, self.half, self.dtype, self.device)
         return self._mask(band_offset(self.block, self.half, self.device))
 
-    def _of_tile(self, band: Tensor, tile: "Tile") -> Tensor:
+    def _of_tile(self, band: Tensor, tile: Tile) -> Tensor:
         return band[..., : tile.block, tile.column : tile.column + tile.width]
 
     def _mask(self, offset: Tensor) -> Tensor:
@@ -72,7 +70,7 @@ class Sight:
         reach = self.table.shape[1] // 2
         return offset.clamp(-reach, reach) + reach
 
-    def collect(self, tile: "Tile", gradient: Tensor) -> None:
+    def collect(self, tile: Tile, gradient: Tensor) -> None:
         """Add the gradient of a tile's mask (1, H or 1, M, N) to that of the table."""
         if tile.column is not None:
             self._of_tile(self._band_gradient, tile).add_(gradient)
