@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hepattn.ops.attention import Registers, register_places
-from hepattn.ops.sort import sort_order, take
+from hepattn.ops.sort import invert, sort_order, take
 
 
 class Arrangement:
@@ -33,9 +33,8 @@ class Arrangement:
             place = torch.arange(R + N, device=valid.device)
             self.order = torch.where(is_register, count - 1, R + place - count)  # (B, R + N)
         if key is not None:
-            by_key, _ = sort_order(key, valid)  # (B, N)
             unsorted = torch.arange(R, device=valid.device).expand(B, -1)
-            chain = torch.cat([unsorted, R + by_key], 1)  # (B, R + N)
+            chain = torch.cat([unsorted, R + sort_order(key, valid)], 1)  # (B, R + N)
             self.order = chain if self.order is None else chain.gather(1, self.order)
 
     def tokens(self, x: Tensor, registers: Tensor | None = None) -> Tensor:
@@ -68,4 +67,4 @@ class Arrangement:
         """Bring the tokens of (B, R + N, D) back into the order in which they came, (B, N, D)."""
         if self.order is None:
             return x[:, self.num_registers :]
-        return take(x, self.order.argsort(1)[:, self.num_registers :])
+        return take(x, invert(self.order)[:, self.num_registers :])

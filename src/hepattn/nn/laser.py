@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from hepattn.ops.attention import Plan
+from hepattn.ops.attention.heads import repeat_heads
 
 # A value this far below the event's maximum counts as being just this far below it: its
 # exponential, 1e-26, and the inverse of it that the backward needs both keep clear of the limits
@@ -72,7 +73,7 @@ def logarithm(attended: Tensor, peak: Tensor) -> Tensor:
     Returns:
         log(attended) + peak (B, H, M, E), and zero where nothing was attended to.
     """
-    peak = peak.repeat_interleave(attended.shape[1] // peak.shape[1], 1)  # (B, H, 1 or M, E)
+    peak = repeat_heads(peak, attended.shape[1])  # (B, H, 1 or M, E)
     saw = attended > 0
     # The branch that is not taken must have a finite gradient as well.
     out = attended.to(peak.dtype).where(saw, 1.0).log() + peak

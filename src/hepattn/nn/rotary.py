@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hepattn.nn.positional import Coordinate, log_spaced
+from hepattn.ops.attention.heads import repeat_heads
 
 # Cosines and sines of the pairs' angles, each (B, H' or 1, N, P) in float32, H' dividing H.
 Rotation = tuple[Tensor, Tensor]
@@ -24,9 +25,8 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
         (B, H, N, E) in the dtype of x; features beyond the 2P first ones as they were.
     """
     cos, sin = rotation
-    if cos.shape[1] not in (1, x.shape[1]):
-        repeats = x.shape[1] // cos.shape[1]
-        cos, sin = (part.repeat_interleave(repeats, 1) for part in rotation)  # (B, H, N, P)
+    if cos.shape[1] > 1:
+        cos, sin = (repeat_heads(part, x.shape[1]) for part in rotation)  # (B, H, N, P)
     size = 2 * cos.shape[-1]
     pairs = x[..., :size].unflatten(-1, (-1, 2))  # (B, H, N, P, 2)
     if torch.compiler.is_compiling():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hepattn.nn.norm import NormName
 from hepattn.nn.positional import Coordinate
-from hepattn.ops.sort import sort_order, take
+from hepattn.ops.sort import invert, sort_order, take
 
 NORMS = {"LayerNorm": {}, "RMSNorm": {"use_rmsnorm": True}, "DyT": {"use_dynamic_tanh": True}}
 PLACES = {
@@ -126,17 +126,17 @@ class XTransformerEncoder(nn.Module):
             raise ValueError("x-transformers takes no coordinates; use Encoder for positions")
         if bias is not None and self.knows_places:
             raise ValueError("x-transformers takes a bias or places, not both; use Encoder")
-        inverse = None
+        order = None
         if key is not None and self.knows_places:
-            order, inverse = sort_order(key, valid)
+            order = sort_order(key, valid)
             x = take(x, order)
         # An event without tokens sees its padding, or a softmax over nothing would be NaN.
         mask = valid | ~valid.any(1, keepdim=True)
         if bias is not None:
             bias = bias.expand(x.shape[0], -1, -1, -1)
         x = self.encoder(x, mask=mask, attn_bias=bias)  # (B, N, D)
-        if inverse is not None:
-            x = take(x, inverse)
+        if order is not None:
+            x = take(x, invert(order))
         return torch.where(valid.unsqueeze(-1), x, 0.0)
 
 

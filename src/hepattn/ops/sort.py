@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def sort_order(key: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+def sort_order(key: Tensor, valid: Tensor) -> Tensor:
     """Order the real tokens of each event by a key, padding last.
 
     Equal keys keep their order.
@@ -16,16 +16,34 @@ def sort_order(key: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         valid: True for real tokens (B, N).
 
     Returns:
-        The order (B, N), whose entry i is the token that comes i-th, and its inverse (B, N),
-        whose entry i is the place that token i has got.
+        (B, N), whose entry i is the token that comes i-th.
     """
-    by_key = stable_argsort(key)  # (B, N)
-    padding_last = stable_argsort((~valid.gather(1, by_key)).int())
-    order = by_key.gather(1, padding_last)  # (B, N)
-    return order, order.argsort(dim=1)
+    return group_order(key, (~valid).int())
 
 
-def stable_argsort(key: Tensor) -> Tensor:
+def group_order(key: Tensor, group: Tensor) -> Tensor:
+    """Order the tokens of each row by their group, and by a key within it.
+
+    Equal keys keep their order.
+
+    Args:
+        key: What to sort by within a group (B, N).
+        group: Number of the token's group (B, N).
+
+    Returns:
+        (B, N), whose entry i is the token that comes i-th.
+    """
+    by_key = _stable_argsort(key)  # (B, N)
+    return by_key.gather(1, _stable_argsort(group.gather(1, by_key)))
+
+
+def invert(order: Tensor) -> Tensor:
+    """Turn an order (B, N) into the places (B, N) that the tokens have got in it."""
+    place = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, place)
+
+
+def _stable_argsort(key: Tensor) -> Tensor:
     """Sort each row (B, N), ascending; equal keys keep their order.
 
     ONNX has no stable sort, but its TopK, which an exported sort becomes, promises the same.

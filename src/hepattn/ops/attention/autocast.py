@@ -18,12 +18,22 @@ def register_autocast(name: str, operator: Callable[..., object], num_cast: int)
     for device_type in ("cpu", "cuda"):
 
         def rule(*inputs: object, device_type: str = device_type) -> object:
-            dtype = torch.get_autocast_dtype(device_type)
-            cast = [
-                x.to(dtype) if isinstance(x, Tensor) and x.dtype != torch.float64 else x
-                for x in inputs[:num_cast]
-            ]
+            cast = (_cast(x, device_type) for x in inputs[:num_cast])
             with torch.autocast(device_type, enabled=False):
                 return operator(*cast, *inputs[num_cast:])
 
         torch.library.impl(name, f"Autocast{device_type.upper()}")(rule)
+
+
+def cast_to_region(*inputs: Tensor) -> tuple[Tensor, ...]:
+    """Cast tensors of one device to the dtype of the autocast region, if they are in one."""
+    device_type = inputs[0].device.type
+    if not torch.is_autocast_enabled(device_type):
+        return inputs
+    return tuple(_cast(x, device_type) for x in inputs)
+
+
+def _cast(x: object, device_type: str) -> object:
+    if not isinstance(x, Tensor) or x.dtype == torch.float64:
+        return x
+    return x.to(torch.get_autocast_dtype(device_type))

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from hepattn.ops.attention.autocast import cast_to_region
 from hepattn.ops.attention.pattern import Full, Pattern
 from hepattn.ops.attention.plan import Plan
 
@@ -66,9 +67,7 @@ def flash(q: Tensor, k: Tensor, v: Tensor, *, plan: Plan, dropout: float, scale:
     """
     from flash_attn import flash_attn_varlen_func
 
-    device = q.device.type
-    if torch.is_autocast_enabled(device):
-        q, k, v = (x.to(torch.get_autocast_dtype(device)) for x in (q, k, v))
+    q, k, v = cast_to_region(q, k, v)
     if plan not in _GROUPS:
         _GROUPS[plan] = list(_make_groups(plan))
     B, H, M, E = q.shape
@@ -122,7 +121,7 @@ def _kinds(pattern: Pattern, num_keys: Tensor) -> Iterator[tuple[Tensor, tuple[i
         yield everyone, (pattern.half, pattern.half), 0
     else:
         # With a margin, keys of an event that the window covers would be seen twice.
-        is_covered = torch.tensor([pattern.covers(n) for n in num_keys.tolist()], dtype=torch.bool)
+        is_covered = pattern.covers(num_keys)
         yield is_covered, everything, 0
         yield ~is_covered, (2 * pattern.half, 0), pattern.half
 

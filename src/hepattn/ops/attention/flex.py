@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from hepattn.ops.attention import flex_blocks
+from hepattn.ops.attention.autocast import cast_to_region
 from hepattn.ops.attention.pattern import Full
 from hepattn.ops.attention.plan import Plan
 
@@ -51,15 +52,13 @@ def flex(
     Returns:
         (B, H, M, E); zero at padded queries and where nothing is visible.
     """
-    device = q.device.type
-    if torch.is_autocast_enabled(device):
-        q, k, v = (x.to(torch.get_autocast_dtype(device)) for x in (q, k, v))
+    q, k, v = cast_to_region(q, k, v)
     if q.numel() == 0 or k.numel() == 0:
         return q * 0.0
     half = -1 if isinstance(plan.pattern, Full) else plan.pattern.half
     options = (half, plan.pattern.wrap, plan.registers.num > 0, scale)
     sight = flex_blocks.look(plan)
-    if device == "cpu":
+    if q.device.type == "cpu":
         # Leaves that require gradients are refused even where gradients are off.
         q, k, v = (x.detach() for x in (q, k, v))
         bias, offset_bias = (x if x is None else x.detach() for x in (bias, offset_bias))

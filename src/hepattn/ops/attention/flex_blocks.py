@@ -103,7 +103,7 @@ def _key_ranges(plan: Plan, queries: Layout) -> list[tuple[Tensor, Tensor]]:
     low, high = queries.place - half, queries.place + half
     sees_all = queries.is_register
     if plan.pattern.wrap:
-        sees_all = sees_all | (n <= 2 * half + 1)
+        sees_all = sees_all | plan.pattern.covers(n)
     is_near = is_real & ~sees_all
     near = (index(low.clamp(min=0)), index(torch.minimum(high, n - 1)))
     ranges = [_nonempty(*everything, is_real & sees_all)]

@@ -67,9 +67,13 @@ def offsets(queries: Layout, keys: Layout, *, wrap: bool) -> Tensor:
     offset = keys.place.int()[:, None, :] - queries.place.int()[:, :, None]  # (B, M, N)
     if not wrap:
         return offset
-    n = queries.num_keys.int().clamp(min=1)[:, :, None]  # (B, M, 1)
-    below = (n - 1) // 2
-    return torch.remainder(offset + below, n) - below
+    return cyclic(offset, queries.num_keys.int().clamp(min=1)[:, :, None])
+
+
+def cyclic(offset: Tensor, num_keys: Tensor | int) -> Tensor:
+    """Find the smallest one of the offsets that are equal on a ring of so many keys."""
+    below = (num_keys - 1) // 2
+    return torch.remainder(offset + below, num_keys) - below
 
 
 def query_layout(

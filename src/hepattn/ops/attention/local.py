@@ -18,12 +18,14 @@ from hepattn.ops.attention.band import (
     block_forward,
     is_fused,
 )
+from hepattn.ops.attention.heads import repeat_heads
 from hepattn.ops.attention.layout import Layout
 from hepattn.ops.attention.local_sight import Sight
 from hepattn.ops.attention.pattern import Window
 from hepattn.ops.attention.plan import Plan
 from hepattn.ops.attention.tile import Tile
 from hepattn.ops.attention.tiling import tiles
+from hepattn.ops.sort import group_order, invert
 
 # Small blocks waste fewer pairs outside the band, large ones make better matrix products. The
 # backward gains from larger ones the wider the window is.
@@ -62,9 +64,7 @@ def local(
         query_order = key_order
     if query_order is not None:
         q = _take(q, query_order)
-    repeats = q.shape[1] // k.shape[1]
-    if repeats > 1:
-        k, v = (x.repeat_interleave(repeats, dim=1) for x in (k, v))  # (B, H, N, E)
+    k, v = (repeat_heads(x, q.shape[1]) for x in (k, v))  # (B, H, N, E)
     half = plan.pattern.half if isinstance(plan.pattern, Window) else None
     out, _ = _local_forward(
         q,
@@ -78,7 +78,7 @@ def local(
         plan.registers.num,
         scale,
     )
-    return out if query_order is None else _take(out, query_order.argsort(1))
+    return out if query_order is None else _take(out, invert(query_order))
 
 
 def _ascending_centres(plan: Plan) -> tuple[Tensor, Tensor | None]:
@@ -96,8 +96,7 @@ def _order(layout: Layout, rank: Tensor) -> Tensor:
     """Order tokens (B or 1, N) by rank within their events; padding stays last."""
     event = layout.event.masked_fill(layout.event < 0, torch.iinfo(torch.int64).max)
     event, rank = torch.broadcast_tensors(event, rank)
-    order = rank.argsort(dim=1, stable=True)
-    return order.gather(1, event.gather(1, order).argsort(dim=1, stable=True))
+    return group_order(rank, event)
 
 
 def _take(x: Tensor, order: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ from functools import cached_property, lru_cache
 import torch
 from torch import Tensor
 
+from hepattn.ops.attention.band import accumulation_dtype
+from hepattn.ops.attention.pattern import Window
 from hepattn.ops.attention.tile import Tile
 
 
@@ -39,10 +41,9 @@ class Sight:
         """Tell whether every query sees every key of an event, registers not counted."""
         if self.half is None:
             return True
-        if self.wrap:
-            return num_keys <= 2 * self.half + 1
-        # In an open event a centre may be anywhere.
-        return num_keys <= (0 if is_cross else self.half + 1)
+        if is_cross and not self.wrap:  # a centre may be anywhere
+            return num_keys == 0
+        return Window(2 * self.half, self.wrap).covers(num_keys)
 
     def mask(self, tile: Tile) -> Tensor | None:
         """Make the additive mask of a tile's blocks, (M, N) or with a bias (1, H or 1, M, N)."""
@@ -91,8 +92,7 @@ class Sight:
 
     @cached_property
     def _collected(self) -> Tensor:
-        dtype = torch.promote_types(self.dtype, torch.float32)
-        return torch.zeros_like(self.table, dtype=dtype)
+        return torch.zeros_like(self.table, dtype=accumulation_dtype(self.dtype))
 
     def _scatter(self, offset: Tensor, gradient: Tensor) -> None:
         column = self._column(offset).flatten().expand(len(self.table), -1)  # (H or 1, M N)

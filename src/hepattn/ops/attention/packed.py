@@ -55,14 +55,14 @@ def make_packed_plan(
     key_length, key_start = _packed_lengths("lengths", lengths)
     check_registers(key_length, registers)
     num_tokens = sum(lengths) if num_tokens is None else num_tokens
-    key_event, key_index = _unpack("lengths", key_length, num_tokens, device)
+    key_event, key_index = _unpack("lengths", key_length, key_start, num_tokens, device)
     on_device = torch.cat([key_length, key_length.new_zeros(1)]).to(device)  # padding is last
     keys = make_layout(key_event, key_index, on_device[key_event], registers)
     queries, query_length, query_start = keys, key_length, key_start
     if is_cross:
         query_length, query_start = _packed_lengths("query_lengths", query_lengths)
         num_queries = sum(query_lengths) if num_queries is None else num_queries
-        event, index = _unpack("query_lengths", query_length, num_queries, device)
+        event, index = _unpack("query_lengths", query_length, query_start, num_queries, device)
         count = torch.cat([query_length, query_length.new_zeros(1)]).to(device)[event]
         num_keys = on_device[event] - registers.num
         queries = query_layout(index, event, count, num_keys, centres)
@@ -91,14 +91,14 @@ def _packed_lengths(name: str, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 
 def _unpack(
-    name: str, length: Tensor, num_tokens: int, device: torch.device | str
+    name: str, length: Tensor, start: Tensor, num_tokens: int, device: torch.device | str
 ) -> tuple[Tensor, Tensor]:
     """Event of each token of a packed sequence and its place there, each (1, N)."""
     total = int(length.sum())
     if num_tokens < total:
         raise ValueError(f"{num_tokens} tokens cannot hold {name} that add up to {total}")
     event = torch.repeat_interleave(torch.arange(len(length)), length)  # (total,)
-    index = torch.arange(total) - (length.cumsum(0) - length)[event]
+    index = torch.arange(total) - start[event]
     padding = num_tokens - total
     event = torch.nn.functional.pad(event, (0, padding), value=NO_EVENT)
     index = torch.nn.functional.pad(index, (0, padding))

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 
 @dataclass(frozen=True)
 class Full:
@@ -43,11 +45,11 @@ class Window:
         """Largest distance, in tokens, at which a token is still seen."""
         return self.size // 2
 
-    def covers(self, num_tokens: int) -> bool:
+    def covers(self, num_tokens: int | Tensor) -> bool | Tensor:
         """Tell whether every token of an event lies in every other token's window.
 
         Args:
-            num_tokens: Real tokens of the event, registers not counted.
+            num_tokens: Real tokens of the event, registers not counted; or of several events.
         """
         reach = 2 * self.half if self.wrap else self.half
         return num_tokens <= reach + 1

@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hepattn.ops.attention.band import accumulation_dtype
 from hepattn.ops.attention.dense import dense_attention
+from hepattn.ops.attention.heads import repeat_heads
 from hepattn.ops.attention.plan import Plan
 
 
@@ -43,7 +45,7 @@ def sdpa(
     if offset_bias is not None:
         bias = add_offset_bias(bias, offset_bias, plan)
     if _needs_dense_attention(q, bias):
-        k, v = (_repeat_heads(x, q.shape[1]) for x in (k, v))  # (B, H, N, E)
+        k, v = (repeat_heads(x, q.shape[1]) for x in (k, v))  # (B, H, N, E)
         out = dense_attention(q, k, v, bias=bias, mask=mask, dropout=dropout, scale=scale)
     else:
         if bias is not None:
@@ -70,8 +72,8 @@ def dense_weights(
     scale: float,
 ) -> Tensor:
     """Compute the attention weights of every pair, (B, H, M, N), in float32 at least."""
-    dtype = torch.promote_types(q.dtype, torch.float32)
-    k = _repeat_heads(k, q.shape[1])  # (B, H, N, E)
+    dtype = accumulation_dtype(q.dtype)
+    k = repeat_heads(k, q.shape[1])  # (B, H, N, E)
     score = q.to(dtype) @ k.to(dtype).mT * scale  # (B, H, M, N)
     if offset_bias is not None:
         bias = add_offset_bias(bias, offset_bias, plan)
@@ -96,7 +98,3 @@ def add_offset_bias(bias: Tensor | None, offset_bias: Tensor, plan: Plan) -> Ten
 def _needs_dense_attention(q: Tensor, bias: Tensor | None) -> bool:
     wants_gradient = bias is not None and bias.requires_grad and torch.is_grad_enabled()
     return wants_gradient and q.device.type == "cpu" and not torch.compiler.is_exporting()
-
-
-def _repeat_heads(x: Tensor, num_heads: int) -> Tensor:
-    return x.repeat_interleave(num_heads // x.shape[1], dim=1)

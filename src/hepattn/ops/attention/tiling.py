@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from hepattn.ops.attention.layout import cyclic
 from hepattn.ops.attention.local_sight import Sight
 from hepattn.ops.attention.tile import Tile
 
@@ -72,8 +73,7 @@ def _everything(
         if centres is not None:
             offset = _offset(0, len(keys), centres[start : start + block])
             if wrap:
-                below = (len(keys) - 1) // 2
-                offset = torch.remainder(offset + below, len(keys)) - below
+                offset = cyclic(offset, len(keys))
         yield Tile(
             query=queries.start + start,
             num_blocks=1,
