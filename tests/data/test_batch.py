@@ -34,6 +34,8 @@ def test_a_batch_holds_the_selected_hits_of_each_event_in_order(raw_events: Path
     batch = collate([dataset[0], dataset[1]])
     assert batch.label is not None
     assert batch.particle_index is not None
+    assert batch.particle_id is not None
+    assert batch.num_particle_hits is not None
     assert batch.particles is not None
     assert batch.particle_valid is not None
     assert batch.event.tolist() == [1000, 1001]
@@ -49,6 +51,10 @@ def test_a_batch_holds_the_selected_hits_of_each_event_in_order(raw_events: Path
         assert batch.label[row, :num_hits].tolist() == targets.label[wanted].tolist()
         index = batch.particle_index[row, :num_hits]
         assert index.tolist() == targets.particle_index[wanted].tolist()
+        owners = event.hits["particle_id"][wanted].tolist()
+        assert batch.particle_id[row, :num_hits].tolist() == owners
+        counts = targets.num_particle_hits[wanted].tolist()
+        assert batch.num_particle_hits[row, :num_hits].tolist() == counts
         assert int(batch.particle_valid[row].sum()) == num_particles
         particles = batch.particles[row, :num_particles]
         assert torch.equal(particles, torch.tensor(targets.particles))
@@ -65,6 +71,10 @@ def test_padding_is_inert(raw_events: Path) -> None:
     assert not batch.label[padding].any()
     assert batch.particle_index is not None
     assert (batch.particle_index[padding] == -1).all()
+    assert batch.particle_id is not None
+    assert (batch.particle_id[padding] == 0).all()
+    assert batch.num_particle_hits is not None
+    assert (batch.num_particle_hits[padding] == 0).all()
     assert batch.particles is not None
     assert batch.particle_valid is not None
     assert (batch.particles[~batch.particle_valid] == 0).all()
@@ -78,6 +88,8 @@ def test_types_are_those_of_the_contract(raw_events: Path) -> None:
         (torch.bool, 2),
         (torch.int64, 2),
         (torch.int64, 2),
+        (torch.int64, 2),
+        (torch.int64, 2),
         (torch.float32, 3),
         (torch.bool, 2),
         (torch.int64, 1),
@@ -88,8 +100,10 @@ def test_prediction_has_no_labels_but_keeps_the_selected_volumes(one_event: Path
     complete = collate([HitDataset(open_events(one_event), None, FEATURES, PIXELS)[0]])
     strip_truth(one_event)
     batch = collate([HitDataset(open_events(one_event), None, FEATURES, PIXELS)[0]])
-    targets = (batch.label, batch.particle_index, batch.particles, batch.particle_valid)
-    assert targets == (None, None, None, None)
+    is_there = {name: value is not None for name, value in batch._asdict().items()}
+    assert [name for name, there in is_there.items() if there] == [
+        "hits", "valid", "hit_id", "event"
+    ]  # fmt: skip
     assert torch.equal(batch.hit_id, complete.hit_id)
     assert torch.equal(batch.hits, complete.hits)
 
@@ -145,6 +159,7 @@ def test_a_bad_event_is_an_error_unless_skipping_was_asked_for(
     dataset = HitDataset(source, [1, 0], FEATURES, PIXELS, skip_bad=True)
     loader = DataLoader(dataset, batch_size=2, collate_fn=collate, num_workers=1)
     (batch,) = loader
+    assert all(field is not None and len(field) == 2 for field in batch)
     assert batch.event.tolist() == [8, 7]
     assert batch.valid.any(1).tolist() == [False, True]
     assert dataset.num_skipped == 1

@@ -55,6 +55,12 @@ def check(event: Event, selection: ParticleSelection) -> None:
     found = [int(targets.particle_id[i]) if i >= 0 else 0 for i in targets.particle_index]
     assert found == belongs
     assert targets.particles[:, 5].sum() == targets.label.sum()
+    owners = event.hits["particle_id"]
+    counts = [
+        int(np.sum(targets.selected & (owners == owner))) if near and owner else 0
+        for owner, near in zip(owners, targets.selected, strict=True)
+    ]
+    assert targets.num_particle_hits.tolist() == counts
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,8 @@ class Targets(NamedTuple):
         particles: Reconstructable particles (P, 6) float32, columns as ``PARTICLE_COLUMNS``, in
             the order of the particles file.
         particle_id: Their ids (P,) int64.
+        num_particle_hits: How many selected hits the particle of each selected hit left, be it
+            reconstructable or not; 0 for noise and for hits that are not selected (N,) int64.
     """
 
     selected: np.ndarray
@@ -69,6 +71,7 @@ class Targets(NamedTuple):
     particle_index: np.ndarray
     particles: np.ndarray
     particle_id: np.ndarray
+    num_particle_hits: np.ndarray
 
 
 def make_targets(event: Event, selection: ParticleSelection) -> Targets:
@@ -96,8 +99,9 @@ def make_targets(event: Event, selection: ParticleSelection) -> Targets:
         )
     table, particle_id = event.particles, event.particles["particle_id"]
     selected = selection.select(event)
-    row = find_rows(particle_id, event.hits["particle_id"])  # (N,), of all particles
-    row[~selected | (event.hits["particle_id"] == 0)] = -1
+    owner = np.where(selected, event.hits["particle_id"], 0)  # (N,)
+    row = find_rows(particle_id, owner)  # (N,), of all particles
+    row[owner == 0] = -1
     num_hits = np.bincount(row[row >= 0], minlength=len(particle_id))
     pt = transverse(table["px"], table["py"])
     eta = pseudorapidity(table["px"], table["py"], table["pz"])
@@ -117,4 +121,17 @@ def make_targets(event: Event, selection: ParticleSelection) -> Targets:
             found="values beyond float32",
             expected="finite momenta and vertices",
         )
-    return Targets(selected, particle_index >= 0, particle_index, particles, particle_id[wanted])
+    return Targets(
+        selected,
+        particle_index >= 0,
+        particle_index,
+        particles,
+        particle_id[wanted],
+        _count_equal(owner),
+    )
+
+
+def _count_equal(owner: np.ndarray) -> np.ndarray:
+    """How many hits have the owner of each hit, 0 for those without one (N,)."""
+    _, place, counts = np.unique(owner, return_inverse=True, return_counts=True)
+    return np.where(owner != 0, counts[place], 0)

@@ -17,6 +17,8 @@ from hepattn.data.trackml import (
     EventSource,
     HitBatch,
     HitDataset,
+    HitScores,
+    KeptHits,
     ParticleSelection,
     collate,
     open_events,
@@ -36,6 +38,8 @@ class TrackMLData(LightningDataModule):
         simulation: Options of the simulation.
         num_simulated: How many events to simulate where there is no path.
         selection: Which hits are read and which particles are to be found.
+        hit_scores: Scores of a hit filter, from its ``predict``: only the hits that it keeps are
+            read, while the particles to be found stay the same; null reads all hits.
         split: Shares of the events for training, validation and test.
         seed: Seed of the split and of the order of the training events.
         batch_size: Events in a batch; of similar length, unless several processes share them.
@@ -52,6 +56,7 @@ class TrackMLData(LightningDataModule):
         simulation: TrackerConfig = TrackerConfig(),  # noqa: B008 frozen
         num_simulated: int = 400,
         selection: ParticleSelection = ParticleSelection(),  # noqa: B008 frozen
+        hit_scores: HitScores | None = None,
         split: tuple[float, float, float] = (0.8, 0.1, 0.1),
         seed: int = 0,
         batch_size: int = 1,
@@ -75,6 +80,7 @@ class TrackMLData(LightningDataModule):
         self.simulation = simulation
         self.num_simulated = num_simulated
         self.selection = selection
+        self.hit_scores = hit_scores
         self.fractions = split
         self.seed = seed
         self.batch_size = batch_size
@@ -82,6 +88,7 @@ class TrackMLData(LightningDataModule):
         self.skip_bad = skip_bad
         self.in_memory = in_memory
         self._source: EventSource | None = None
+        self._kept_hits: KeptHits | None = None
 
     def prepare_data(self) -> None:
         """Simulate the events that the cache lacks."""
@@ -96,6 +103,13 @@ class TrackMLData(LightningDataModule):
         return self._source
 
     @property
+    def kept_hits(self) -> KeptHits | None:
+        """What the hit filter keeps, read at the first use; None without scores."""
+        if self._kept_hits is None and self.hit_scores is not None:
+            self._kept_hits = KeptHits.load(self.hit_scores)
+        return self._kept_hits
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Names of the events that are used."""
         return self.source.names[: None if self.path else self.num_simulated]
@@ -105,10 +119,16 @@ class TrackMLData(LightningDataModule):
         return split_events(self.names, self.fractions, self.seed)
 
     def fingerprint(self) -> str:
-        """Short hash of the events and their split, to record what a run was trained on."""
+        """Short hash of the events, their split and what a filter keeps of them.
+
+        It records what a run was trained on.
+        """
         simulated = [VERSION, asdict(self.simulation)]
         source = simulated if self.path is None else self.source.fingerprint()
-        text = json.dumps([source, asdict(self.split())])
+        parts = [source, asdict(self.split())]
+        if self.kept_hits is not None:
+            parts.append(self.kept_hits.fingerprint())
+        text = json.dumps(parts)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def train_dataloader(self) -> DataLoader[HitBatch]:
@@ -139,6 +159,7 @@ class TrackMLData(LightningDataModule):
             require_truth=require_truth,
             skip_bad=self.skip_bad,
             in_memory=self.in_memory,
+            kept_hits=self.kept_hits,
         )
         batching = {"batch_size": self.batch_size, "shuffle": shuffle}
         distributed = self.trainer is not None and self.trainer.world_size > 1
