@@ -98,11 +98,12 @@ def test_any_encoding_can_be_added_to_the_tokens(position: object) -> None:
     tokens = []
     net.encoder.register_forward_pre_hook(lambda _, args: tokens.append(args[0]))
     net(x, valid)
-    added = tokens[0] - net.embed(net.normalise(x, valid))
+    added = tokens[0] - net.embedding.embed(net.embedding.normalise(x, valid))
     expected = torch.zeros(2, 12, 16)
     if position is not None:
         columns = x.masked_fill(~valid.unsqueeze(-1), 0.0)
-        expected = net.position(columns[..., [1, 0] if net.position.coordinates else []])
+        encoding = net.embedding.position
+        expected = encoding(columns[..., [1, 0] if encoding.coordinates else []])
     assert_close(added, expected, atol=1e-5, rtol=1e-4)
 
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 from hepattn.nn.dense import Dense
+from hepattn.nn.embedding import TokenEmbedding
 from hepattn.nn.encoder import Encoder
-from hepattn.nn.normalise import Feature, Normalise
+from hepattn.nn.normalise import Feature
 from hepattn.nn.x_transformer import XTransformerEncoder
 
 
@@ -41,13 +42,9 @@ class TokenClassifier(nn.Module):
         if encoder.read_out != "tokens":
             raise ValueError(f"read_out={encoder.read_out!r} leaves no tokens to classify")
         dim = encoder.dim
-        self.normalise = Normalise(features)
-        self.embed = Dense(len(features), dim, hidden=2 * dim)
-        self.position = None if position is None else position(dim)
-        added = () if self.position is None else self.position.coordinates
-        self.position_columns = [self.normalise.index(c.name) for c in added]
-        self.rotary_columns = [self.normalise.index(c.name) for c in encoder.coordinates]
-        self.sort_column = None if sort_by is None else self.normalise.index(sort_by)
+        self.embedding = TokenEmbedding(features, dim, position)
+        self.rotary_columns = self.embedding.columns(encoder.coordinates)
+        self.sort_column = None if sort_by is None else self.embedding.column(sort_by)
         self.encoder = encoder
         self.head = Dense(dim, 1)
 
@@ -62,9 +59,7 @@ class TokenClassifier(nn.Module):
             Logits (B, N), zero at padded slots.
         """
         x = x.masked_fill(~valid.unsqueeze(-1), 0.0)  # whatever padding holds, even NaN
-        tokens = self.embed(self.normalise(x, valid))  # (B, N, D)
-        if self.position is not None:
-            tokens = tokens + self.position(x[..., self.position_columns])  # (B, N, D)
+        tokens = self.embedding(x, valid)  # (B, N, D)
         key = None if self.sort_column is None else x[..., self.sort_column]  # (B, N)
         rotary = x[..., self.rotary_columns] if self.rotary_columns else None  # (B, N, C)
         tokens = self.encoder(tokens, valid, key=key, positions=rotary)  # (B, N, D)

@@ -12,7 +12,7 @@ from hepattn.nn.laser import exponentiate, logarithm
 from hepattn.nn.norm import NormName, make_norm
 from hepattn.nn.residual import ValueResidual, ValueResidualMode
 from hepattn.nn.rotary import Rotation, rotate
-from hepattn.ops.attention import BackendName, Plan, attention
+from hepattn.ops.attention import BackendName, Plan, attention, attention_weights
 
 
 @dataclass(frozen=True)
@@ -179,21 +179,15 @@ class Attention(nn.Module):
         Raises:
             ValueError: If positions are given for one side only, or missing for ``position_init``.
         """
-        self._check_positions(context, context_position, rotary, context_rotary)
-        if context is None:
-            context, context_position, context_rotary = x, position, rotary
-        q = self._split(self.query(x if position is None else x + position))  # (B, H, M, E)
-        k, v = (self._split(part) for part in self._keys_and_values(context, context_position))
-        projected = v  # (B, Hk, N, E)
-        if self.value_residual is not None:
-            assert first_values is not None, "a value residual needs the first layer's values"
-            v = self.value_residual(context, v, first_values)
-        if self.norms is not None:
-            q, k, v = (norm(part) for norm, part in zip(self.norms, (q, k, v), strict=True))
-        if rotary is not None:
-            q = rotate(q, rotary)
-        if context_rotary is not None:
-            k = rotate(k, context_rotary)
+        q, k, v, projected = self._project(
+            x,
+            context,
+            first_values,
+            position,
+            context_position,
+            rotary,
+            context_rotary,
+        )
         peak = None
         if self.options.laser:
             v, peak = exponentiate(v, plan)
@@ -213,6 +207,63 @@ class Attention(nn.Module):
         if self.gate is not None:
             out = out * self.gate(x).sigmoid()
         return self.out(out), projected
+
+    def weights(
+        self,
+        x: Tensor,
+        plan: Plan,
+        context: Tensor | None = None,
+        bias: Tensor | None = None,
+        offset_bias: Tensor | None = None,
+        first_values: Tensor | None = None,
+        position: Tensor | None = None,
+        context_position: Tensor | None = None,
+        rotary: Rotation | None = None,
+        context_rotary: Rotation | None = None,
+    ) -> Tensor:
+        """Compute the weights of the attention, to look at; arguments as in `forward`.
+
+        Returns:
+            (B, H, M, N); rows sum to one, or to zero where nothing is visible.
+        """
+        q, k, _, _ = self._project(
+            x,
+            context,
+            first_values,
+            position,
+            context_position,
+            rotary,
+            context_rotary,
+        )
+        return attention_weights(q, k, plan=plan, bias=bias, offset_bias=offset_bias)
+
+    def _project(
+        self,
+        x: Tensor,
+        context: Tensor | None,
+        first_values: Tensor | None,
+        position: Tensor | None,
+        context_position: Tensor | None,
+        rotary: Rotation | None,
+        context_rotary: Rotation | None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Make queries (B, H, M, E), keys, values and the values before any residual."""
+        self._check_positions(context, context_position, rotary, context_rotary)
+        if context is None:
+            context, context_position, context_rotary = x, position, rotary
+        q = self._split(self.query(x if position is None else x + position))  # (B, H, M, E)
+        k, v = (self._split(part) for part in self._keys_and_values(context, context_position))
+        projected = v  # (B, Hk, N, E)
+        if self.value_residual is not None:
+            assert first_values is not None, "a value residual needs the first layer's values"
+            v = self.value_residual(context, v, first_values)
+        if self.norms is not None:
+            q, k, v = (norm(part) for norm, part in zip(self.norms, (q, k, v), strict=True))
+        if rotary is not None:
+            q = rotate(q, rotary)
+        if context_rotary is not None:
+            k = rotate(k, context_rotary)
+        return q, k, v, projected
 
     def _check_positions(
         self,

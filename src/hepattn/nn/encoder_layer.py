@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from hepattn.nn.attention import Attention
-from hepattn.nn.moe import MixtureOfExperts
+from hepattn.nn.moe import apply_dense
 from hepattn.nn.norm import NormName, make_norm
 from hepattn.nn.residual import DropPath, LayerScale
 from hepattn.nn.rotary import Rotation
@@ -88,10 +88,7 @@ class EncoderLayer(nn.Module):
         elif self.placement == "between":
             x = self.dense_norm(x)
         y = self.dense_norm(x) if pre else x
-        # Experts have to know which tokens are real; an ordinary net handles each by itself.
-        is_mixture = isinstance(self.dense, MixtureOfExperts)
-        y = self.dense(y, plan.query_valid) if is_mixture else self.dense(y)
-        x = x + self.dense_branch(y)
+        x = x + self.dense_branch(apply_dense(self.dense, y, plan.query_valid))
         return (self.dense_norm(x) if self.placement == "post" else x), values
 
 

@@ -117,6 +117,11 @@ class MixtureOfExperts(nn.Module):
         return self.__dict__ | {"auxiliary_loss": None}
 
 
+def apply_dense(dense: nn.Module, x: Tensor, valid: Tensor) -> Tensor:
+    """Map tokens (B, N, D) by a dense net, or by experts, which have to know the real ones."""
+    return dense(x, valid) if isinstance(dense, MixtureOfExperts) else dense(x)
+
+
 def auxiliary_losses(module: nn.Module) -> dict[str, Tensor]:
     """Collect the weighted losses that the layers of a network left in their last forward.
 
