@@ -6,7 +6,7 @@ from pathlib import Path
 
 import measure
 
-NAMES = ("attention", "bias", "events", "encoder")
+NAMES = ("attention", "bias", "events", "encoder", "trackml")
 
 
 def main() -> None:

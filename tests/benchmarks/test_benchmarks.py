@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 TINY = ["--repeats", "1", "--threads", "1"]
@@ -120,6 +121,72 @@ def test_encoder_whose_twin_differs_is_an_error(run: Run, monkeypatch: pytest.Mo
     monkeypatch.setitem(encoder.TOLERANCE, encoder.torch.float32, 0.0)
     with pytest.raises(RuntimeError, match=r"dense mask differs by .* wrong answer"):
         run("encoder", *SMALL_ENCODER)
+
+
+SMALL_TRACKML = ("--hits", 64, 160, "--tracks", 20, "--events", 3)
+
+
+def test_hit_filter_and_matching_agree_in_every_way(run: Run, tmp_path: Path) -> None:
+    result, printed = run("trackml", *SMALL_TRACKML)
+    for direction in ("forward", "training step"):
+        for num_hits in ("64", "160"):
+            assert set(result["filter"][direction][num_hits]) == {"local", "sdpa"}
+    assert 0 < result["largest_difference"]["sdpa"] < 1e-5
+    for kind in ("trained", "untrained"):
+        peers = {"hepattn", "hepattn lapx", "loop over events", "padded loop"}
+        assert set(result["matching"][kind]["20"]) | {"hepattn lapx"} == peers
+    assert (tmp_path / "trackml_matching.png").stat().st_size > 0
+    assert [goal["reached"] for goal in result["goals"]] == [None]  # it was smaller
+    for words in ("× sdpa", "× padded loop", "sdpa: left out above 16,384 hits", "not measured"):
+        assert words in printed
+
+
+def test_what_takes_too_long_is_left_out(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    trackml = import_module("trackml")
+    monkeypatch.setitem(trackml.LONGEST["cpu"], "sdpa", (64, 32))
+    monkeypatch.setitem(trackml.LONGEST_STEP, ("hit_filter", "cpu"), 64)
+    result, printed = run("trackml", "--hits", 32, 64, 96, "--tracks", 10)
+    contenders = {
+        direction: {n: list(row) for n, row in rows.items()}
+        for direction, rows in result["filter"].items()
+    }
+    assert contenders == {
+        "forward": {"32": ["local", "sdpa"], "64": ["local", "sdpa"], "96": ["local"]},
+        "training step": {"32": ["local", "sdpa"], "64": ["local"]},
+    }
+    assert "training step: left out above 64 hits" in printed
+
+
+def test_network_of_the_paper_is_an_option(run: Run) -> None:
+    trackml = import_module("trackml")
+    options = trackml.parse(["--config", "hit_filter_paper", "--hits", "32"])
+    network = trackml.make_filter("local", options)
+    assert network.net.encoder.dim == 256
+    batch = trackml.draw_event(16, options)
+    assert trackml.run_forward(network, batch).shape == (1, 16)
+
+
+def test_matching_that_costs_more_is_an_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    trackml = import_module("trackml")
+
+    def assign_in_order(cost: torch.Tensor, *_: object) -> torch.Tensor:
+        return torch.arange(cost.shape[2]).expand(cost.shape[0], -1)
+
+    monkeypatch.setattr(trackml, "assign", assign_in_order)
+    with pytest.raises(RuntimeError, match="loop over events finds a total cost of"):
+        trackml.time_matching(10, "trained", trackml.parse([]))
+
+
+def test_costs_of_a_trained_network_hold_a_good_query_for_each_track(run: Run) -> None:
+    trackml = import_module("trackml")
+    options = trackml.parse(["--events", "3"])
+
+    def cost_of_best(kind: str) -> float:
+        cost, number = trackml.draw_costs(40, kind, options)
+        assert (cost.shape, number.tolist()) == ((3, 60, 40), [40, 30, 20])
+        return trackml.total_cost(cost, trackml.make_matchers(cost, number, options)["hepattn"]())
+
+    assert cost_of_best("trained") < 0.6 * cost_of_best("untrained")
 
 
 def test_goals_are_reached_at_their_limits(run: Run) -> None:

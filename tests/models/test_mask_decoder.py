@@ -50,7 +50,7 @@ def make(name: str = "mask", **options: object) -> MaskDecoder:
 
 
 def draw(num_tokens: tuple[int, ...], num_queries: tuple[int, ...]) -> tuple:
-    """Random events: queries, tokens, valid, positions, coordinates; NaN-free garbage in padding."""
+    """Random events: queries, tokens, valid, positions, coordinates; noise in padding."""
     torch.manual_seed(1)
     shape, size = len(num_tokens), (max(num_tokens), max(num_queries))
     valid, query_valid = (

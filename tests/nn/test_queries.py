@@ -97,5 +97,5 @@ def test_there_must_be_a_query(kind: type) -> None:
 
 
 def test_threshold_is_a_probability() -> None:
-    with pytest.raises(ValueError, match="threshold=1.0"):
+    with pytest.raises(ValueError, match=r"threshold=1\.0"):
         DynamicQueries(4, threshold=1.0)
