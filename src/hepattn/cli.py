@@ -16,6 +16,7 @@ SUBCOMMANDS = ("fit", "validate", "test", "predict")
 TOOLS = {
     "simulate-tracker": ("hepattn.simulate.tracker", "simulate events of a silicon tracker"),
     "prep-trackml": ("hepattn.data.trackml", "convert TrackML files to a fast store"),
+    "score-trackml": ("hepattn.experiments.trackml.score", "score a submission as the challenge"),
 }
 
 

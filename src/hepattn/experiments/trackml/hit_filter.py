@@ -5,9 +5,7 @@ Run as ``python hit_filter.py fit --config hit_filter.yaml`` or ``hepattn trackm
 
 # B events, N hits, F features
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -20,7 +18,7 @@ from torchmetrics.utilities import dim_zero_cat
 from hepattn.data.trackml import PARTICLE_COLUMNS, HitBatch
 from hepattn.experiments.trackml import plots
 from hepattn.experiments.trackml.data import TrackMLData
-from hepattn.metrics.efficiency import Efficiency
+from hepattn.experiments.trackml.report import format_efficiency, write_figures
 from hepattn.metrics.hit_filter import FilterFigures, HitFilterMetrics
 from hepattn.nn.normalise import Feature
 from hepattn.training.cli import run, run_script
@@ -142,10 +140,7 @@ class HitFilter(BaseModule):
     @rank_zero_only
     def _write_evaluation(self, figures: FilterFigures, summary: dict[str, float]) -> None:
         folder = self.evaluation_folder
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"figures": asdict(figures), "summary": summary}, indent=2, default=float)
-        text = text.replace("NaN", "null")  # of nothing out of nothing
-        (folder / "metrics.json").write_text(text + "\n")
+        write_figures(folder, {"figures": figures, "summary": summary})
         self._draw(folder, figures.threshold)
         print_figures(figures, summary)
         print(f"figures and plots written to {folder}")
@@ -180,12 +175,6 @@ def print_figures(figures: FilterFigures, summary: dict[str, float]) -> None:
             table.add_row(name.replace("_", " "), f"{summary[name]:.4f}")
     table.add_row("hits before / after", f"{figures.num_hits} / {figures.num_kept}")
     Console().print(table)
-
-
-def format_efficiency(value: Efficiency) -> str:
-    """Write an efficiency in per cent with its interval."""
-    middle, low, high = (100 * float(part) for part in value)
-    return f"{middle:.2f} -{middle - low:.2f} +{high - middle:.2f} %"
 
 
 LINKS = {"data.features": "model.features", "data.selection.min_hits": "model.min_hits"}

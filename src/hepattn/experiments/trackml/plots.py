@@ -1,5 +1,6 @@
 """Figures of the TrackML experiments."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib as mpl
@@ -87,8 +88,8 @@ def plot_retained(retained: Array, pt: Array, eta: Array) -> Figure:
         eta: Pseudorapidity (P).
     """
     figure, (left, right) = new_figure(2)
-    _draw_efficiency(left, binned_efficiency(pt, retained, PT_EDGES), PT_EDGES)
-    _draw_efficiency(right, binned_efficiency(eta, retained, ETA_EDGES), ETA_EDGES)
+    draw_efficiencies(left, {"": binned_efficiency(pt, retained, PT_EDGES)}, PT_EDGES)
+    draw_efficiencies(right, {"": binned_efficiency(eta, retained, ETA_EDGES)}, ETA_EDGES)
     left.set(xlabel="$p_T$ [GeV]", ylabel="particles retained", xscale="log")
     right.set(xlabel=r"$\eta$", ylabel="particles retained")
     return figure
@@ -120,11 +121,36 @@ def plot_event(position: Array, label: Array, kept: Array) -> Figure:
     return figure
 
 
-def _draw_efficiency(axis: Axes, curve: Efficiency, edges: Array) -> None:
+def draw_efficiencies(axis: Axes, curves: Mapping[str, Efficiency], edges: Array) -> None:
+    """Draw efficiencies in bins, from below the lowest to 1.
+
+    Args:
+        axis: Where to draw.
+        curves: Efficiencies in the bins, by their names in the legend.
+        edges: Edges of the bins.
+    """
+    for name, curve in curves.items():
+        draw_points(axis, curve, edges, name)
+    lowest = min(np.nanmin(curve.low, initial=1.0) for curve in curves.values())
+    axis.axhline(1, color="0.8", zorder=0)
+    axis.set_ylim(min(0.9, lowest) - 0.02, 1.02)
+    if len(curves) > 1:
+        axis.legend()
+
+
+def draw_points(axis: Axes, curve: Efficiency, edges: Array, name: str = "") -> None:
+    """Draw a share in bins with its uncertainty; empty bins stay empty.
+
+    Args:
+        axis: Where to draw.
+        curve: The share in each bin.
+        edges: Edges of the bins.
+        name: Its name in the legend.
+    """
     centres = (edges[1:] + edges[:-1]) / 2
     filled = np.isfinite(curve.value)
     spread = np.stack([curve.value - curve.low, curve.high - curve.value])[:, filled]
     widths = (np.diff(edges) / 2)[filled]
-    axis.errorbar(centres[filled], curve.value[filled], spread, widths, fmt="o", markersize=3)
-    axis.axhline(1, color="0.8", zorder=0)
-    axis.set_ylim(min(0.9, np.nanmin(curve.low, initial=1.0)) - 0.02, 1.02)
+    axis.errorbar(
+        centres[filled], curve.value[filled], spread, widths, fmt="o", markersize=3, label=name
+    )
