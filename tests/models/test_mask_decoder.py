@@ -31,6 +31,11 @@ OPTIONS: dict[str, dict] = {
     "full token updates": {"update_tokens": True, "cross_attention": "full"},
     "biases": {"offset_bias": ALiBi, "mask_bias": OffDiagonalPenalty, "wrap": True},
     "rotary": {"rotary": partial(Rotary, coordinates=COORDINATES)},
+    "masks by position": {
+        "rotary": partial(Rotary, coordinates=COORDINATES),
+        "mask_by_position": True,
+        "attention": AttentionOptions(2, position_init=5.0),
+    },
     "gate and laser": {"attention": AttentionOptions(2, output_gate=True, laser=True)},
     "experts": {"dense": MixtureOfExperts, "update_tokens": True},
     "parameters": {"num_parameters": 5, "iou_head": True},
@@ -263,6 +268,7 @@ def test_positions_can_be_kept_from_the_attention() -> None:
         ({"wrap": True}, "wrap=True needs a window"),
         ({"attention": AttentionOptions(2, position_init=1.0)}, "needs a rotary encoding"),
         ({"rotary": Rotary}, "needs coordinates"),
+        ({"mask_by_position": True}, "mask_by_position=True needs a rotary encoding"),
         ({"cross_attention": "kmeans", "offset_bias": ALiBi}, "no effect"),
     ],
 )

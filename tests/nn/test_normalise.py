@@ -84,3 +84,16 @@ def test_an_unknown_feature_is_named_with_the_known_ones() -> None:
 def test_a_senseless_feature_is_refused(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Feature("x", **options)
+
+
+def test_columns_that_are_not_embedded_are_left_out() -> None:
+    features = [Feature("phi", embed=False), Feature("z", scale=0.5), Feature("x", embed=False)]
+    normalise = Normalise(features)
+    x = torch.tensor([[[1.0, 2.0, 3.0]]])
+    assert_close(normalise(x, torch.ones(1, 1).bool()), torch.tensor([[[1.0]]]))
+    assert normalise.index("x") == 2
+
+
+def test_something_must_be_embedded() -> None:
+    with pytest.raises(ValueError, match="no feature is embedded"):
+        Normalise([Feature("phi", embed=False)])

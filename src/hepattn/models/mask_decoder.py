@@ -52,6 +52,8 @@ class MaskDecoder(nn.Module):
             function of the tokens between a query's centre and a token, such as `ALiBi`.
         mask_bias: The same, called with one head, added to the mask logits, such as
             `OffDiagonalPenalty`.
+        mask_by_position: Whether mask logits also hold the scores of heads that know where queries
+            and tokens stand, by the rotary encoding, see `PositionScore`.
         num_parameters: How many parameters of its object a query estimates.
         iou_head: Whether a query estimates how good its mask is.
 
@@ -76,6 +78,7 @@ class MaskDecoder(nn.Module):
         rotary: Callable[[int, int], nn.Module] | None = None,
         offset_bias: Callable[[int], nn.Module] | None = None,
         mask_bias: Callable[[int], nn.Module] | None = None,
+        mask_by_position: bool = False,
         num_parameters: int = 0,
         iou_head: bool = False,
     ) -> None:
@@ -93,6 +96,8 @@ class MaskDecoder(nn.Module):
             raise ValueError(
                 f"position_init={attention.position_init} needs a rotary encoding of positions"
             )
+        if mask_by_position and rotary is None:
+            raise ValueError("mask_by_position=True needs a rotary encoding of positions")
         if cross_attention == "kmeans" and offset_bias is not None:
             raise ValueError("offset_bias has no effect on the means of cross_attention='kmeans'")
         self.cross_attention = cross_attention
@@ -108,7 +113,7 @@ class MaskDecoder(nn.Module):
         )
         self.norm = make_norm(norm, dim)
         self.token_norm = make_norm(norm, dim) if update_tokens else None
-        self.head = MaskHead(dim, num_parameters, iou_head)
+        self.head = MaskHead(dim, num_parameters, iou_head, attention if mask_by_position else None)
         self.offset_bias = None if offset_bias is None else offset_bias(attention.num_heads)
         self.mask_bias = None if mask_bias is None else mask_bias(1)
         self.rotary = None
@@ -157,7 +162,7 @@ class MaskDecoder(nn.Module):
         self_plan = make_plan(Full(), queries.valid)
         back_plan = None if self.token_norm is None else make_plan(Full(), queries.valid, valid)
         offset_bias = None if self.offset_bias is None else self.offset_bias(plan.max_offset)
-        answers = [self._answer(x, tokens, plan)]
+        answers = [self._answer(x, tokens, plan, *stands)]
         for layer in self.layers:
             context = tokens if self.token_norm is None else self.token_norm(tokens)
             seen = self._seen(answers[-1].mask_logit, plan)  # (B, M, N)
@@ -170,12 +175,20 @@ class MaskDecoder(nn.Module):
                     known = queries.valid.unsqueeze(1)  # (B, 1, M)
                     mutual = back_plan.restrict(_unless_nothing(visible, known))
                 tokens = layer.update_tokens(tokens, x, mutual, *stands)
-            answers.append(self._answer(x, tokens, plan))
+            answers.append(self._answer(x, tokens, plan, *stands))
         return answers
 
-    def _answer(self, queries: Tensor, tokens: Tensor, plan: Plan) -> Detections:
+    def _answer(
+        self,
+        queries: Tensor,
+        tokens: Tensor,
+        plan: Plan,
+        query_stands: Stands,
+        token_stands: Stands,
+    ) -> Detections:
         tokens = tokens if self.token_norm is None else self.token_norm(tokens)
-        answer = self.head(self.norm(queries), tokens)
+        rotations = query_stands.rotary, token_stands.rotary
+        answer = self.head(self.norm(queries), tokens, *rotations)
         if self.mask_bias is None:
             return answer
         bias = add_offset_bias(None, self.mask_bias(plan.max_offset), plan)  # (B or 1, 1, M, N)

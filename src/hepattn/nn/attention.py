@@ -131,7 +131,8 @@ class Attention(nn.Module):
         if options.similarity_init is not None:
             self._start_as_similarity(options.similarity_init)
         if options.position_init is not None:
-            self._start_at_positions(options.position_init)
+            for part in (self.query.bias, self.key_value.bias.chunk(2)[0]):
+                start_at_positions(part, self.head_dim, options.position_init)
         self.norms = None
         if qkv_norm is not None:
             self.norms = nn.ModuleList(make_norm(qkv_norm, self.head_dim) for _ in range(3))
@@ -289,16 +290,6 @@ class Attention(nn.Module):
         return keys, F.linear(context, weights[1], biases[1])
 
     @torch.no_grad()
-    def _start_at_positions(self, score: float) -> None:
-        """Let the first feature of each pair that a rotary encoding turns be a constant."""
-        num_pairs = self.head_dim // 2
-        constant = (score * self.head_dim**0.5 / num_pairs) ** 0.5
-        for bias in (self.query.bias, self.key_value.bias.chunk(2)[0]):
-            bias.unflatten(0, (-1, self.head_dim))[:, : 2 * num_pairs] = torch.tensor(
-                [constant, 0.0]
-            ).repeat(num_pairs)
-
-    @torch.no_grad()
     def _start_as_similarity(self, gain: float) -> None:
         """Give each key head the projection of the first query head that it serves."""
         repeats = self.options.num_heads // self.options.value_heads
@@ -311,3 +302,20 @@ class Attention(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, H, N, E)
+
+
+@torch.no_grad()
+def start_at_positions(bias: Tensor, head_dim: int, score: float) -> None:
+    """Make a bias, of queries or keys, such that equal positions have this score.
+
+    The first feature of each pair that a rotary encoding turns becomes a constant.
+
+    Args:
+        bias: Bias of all heads (H E).
+        head_dim: Features E of a head.
+        score: Score of two tokens at one place.
+    """
+    num_pairs = head_dim // 2
+    constant = (score * head_dim**0.5 / num_pairs) ** 0.5
+    start = torch.tensor([constant, 0.0]).repeat(num_pairs)
+    bias.unflatten(0, (-1, head_dim))[:, : 2 * num_pairs] = start

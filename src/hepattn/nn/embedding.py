@@ -33,7 +33,7 @@ class TokenEmbedding(nn.Module):
     ) -> None:
         super().__init__()
         self.normalise = Normalise(features)
-        self.embed = Dense(len(features), dim, hidden=2 * dim)
+        self.embed = Dense(len(self.normalise.embedded), dim, hidden=2 * dim)
         self.position = None if position is None else position(dim)
         self.position_columns = self.columns(getattr(self.position, "coordinates", ()))
 

@@ -1,6 +1,6 @@
 """From raw feature columns to network inputs, inside the network."""
 
-# B events, N tokens, F features
+# B events, N tokens, F features, G of them embedded
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -33,6 +33,9 @@ class Feature:
         clip: Lowest and highest value that the network sees; no bounds by default.
         missing: Raw value for events whose source lacks this column; by default such an
             event is an error.
+        embed: Whether the network embeds the column; else only encodings of positions, sorting and
+            plots read it. Without x, y and φ among what is embedded, a network that encodes
+            differences of φ answers alike for a rotated event.
 
     Raises:
         ValueError: If ``clip`` is not in ascending order or ``scale`` is zero.
@@ -44,6 +47,7 @@ class Feature:
     scale: float = 1.0
     clip: tuple[float, float] | None = None
     missing: float | None = None
+    embed: bool = True
 
     def __post_init__(self) -> None:
         if self.scale == 0:
@@ -63,7 +67,7 @@ class Normalise(nn.Module):
         features: The columns of the input, in order.
 
     Raises:
-        ValueError: If the list is empty or names a feature twice.
+        ValueError: If the list is empty, names a feature twice or embeds none.
     """
 
     shift: Tensor
@@ -78,6 +82,9 @@ class Normalise(nn.Module):
         self.names = tuple(feature.name for feature in self.features)
         if not self.names or len(set(self.names)) < len(self.names):
             raise ValueError(f"features must be a list of different names, got {self.names}")
+        self.embedded = [i for i, feature in enumerate(self.features) if feature.embed]  # G
+        if not self.embedded:
+            raise ValueError("no feature is embedded; leave embed=True for some")
         infinity = float("inf")
         clips = [feature.clip or (-infinity, infinity) for feature in self.features]
         self.register_buffer("shift", torch.tensor([f.shift for f in self.features]))
@@ -108,14 +115,14 @@ class Normalise(nn.Module):
             valid: True for real tokens (B, N).
 
         Returns:
-            (B, N, F) in float32; zero at padded slots.
+            (B, N, G) in float32, the features to embed; zero at padded slots.
         """
         with torch.autocast(x.device.type, enabled=False):
             x = x.float()
             columns = [TRANSFORMS[name](x[..., group]) for name, group in self.groups.items()]
             x = torch.cat(columns, -1)[..., self.inverse]  # (B, N, F)
             x = ((x - self.shift) * self.scale).clamp(self.low, self.high)
-            return torch.where(valid.unsqueeze(-1), x, 0.0)
+            return torch.where(valid.unsqueeze(-1), x, 0.0)[..., self.embedded]
 
     def get_extra_state(self) -> list[dict[str, Any]]:
         """Return the feature list in plain types, for the checkpoint."""
