@@ -23,7 +23,7 @@ help:
 	@echo "make demo   simulate events, train the hit filter for a few minutes, evaluate it"
 	@echo "make test   run the tests"
 	@echo "make lint   check style, formatting and the direction of imports"
-	@echo "make bench  time attention and the encoder against their peers"
+	@echo "make bench  time attention, encoders and the TrackML hot paths against their peers"
 	@echo "make docs   build the documentation into site/"
 
 setup: $(READY)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hepattn import cli
-from hepattn.experiments.trackml import hit_filter
+from hepattn.experiments.trackml import hit_filter, tracking
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("src/**/*.md")])
@@ -15,13 +15,13 @@ SMALL = ["--data.num_simulated", "4", "--data.simulation.num_particles", "50"]
 SMALL += ["--trainer.fast_dev_run", "1", "--trainer.enable_progress_bar", "false"]
 
 
-def commands(start: str) -> list[str]:
+def commands(*starts: str) -> list[str]:
     """Commands of all pages that begin so, without comments, once each."""
     found = {}
     for page in PAGES:
         for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL):
             for line in block.replace("\\\n", " ").splitlines():
-                if line.startswith(start):
+                if line.startswith(starts):
                     found[" ".join(shlex.split(line, comments=True))] = None
     return list(found)
 
@@ -37,10 +37,16 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.filterwarnings("ignore:.*untrained weights")
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
 @pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("command", commands("hepattn trackml/") + commands("python hit_filter.py"))
+@pytest.mark.parametrize(
+    "command",
+    commands("hepattn trackml/")
+    + commands("python hit_filter.py")
+    + commands("python tracking.py"),
+)
 def test_experiment_commands_run(command: str, workplace: Path) -> None:
     words = command.split()
-    for option in ("--data.path", "--data.num_simulated"):  # files that only their reader has
+    # files that only their reader has, and sizes
+    for option in ("--data.path", "--data.hit_scores.path", "--data.num_simulated"):
         if option in words:
             del words[words.index(option) : words.index(option) + 2]
     if "--trainer.fast_dev_run" in words:
@@ -48,10 +54,14 @@ def test_experiment_commands_run(command: str, workplace: Path) -> None:
     if words[0] == "hepattn":
         assert cli.main([*words[1:], *SMALL]) == 0
     else:
-        hit_filter.main([*words[2:], *SMALL])
+        scripts = {"hit_filter.py": hit_filter, "tracking.py": tracking}
+        scripts[words[1]].main([*words[2:], *SMALL])
 
 
-@pytest.mark.parametrize("command", commands("hepattn simulate-") + commands("hepattn prep-"))
+@pytest.mark.parametrize(
+    "command",
+    commands("hepattn simulate-", "hepattn prep-", "hepattn score-"),
+)
 def test_tool_commands_name_a_tool(command: str) -> None:
     assert command.split()[1] in cli.TOOLS
 

@@ -9,9 +9,13 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.testing import assert_close
+from torch.utils.data import DataLoader
 
+from hepattn.nn.attention import AttentionOptions
+from hepattn.nn.encoder import Encoder
 from hepattn.training.callbacks import (
     EMA,
+    AttentionMaps,
     GradientNorm,
     NanGuard,
     PredictionWriter,
@@ -251,3 +255,54 @@ def test_bfloat16_scores_are_widened() -> None:
 def test_an_unknown_format_is_refused() -> None:
     with pytest.raises(ValueError, match=r"\.parquet"):
         PredictionWriter("scores.txt")
+
+
+class Attending(LightningModule):
+    """An encoder that is validated on batches of hits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = Encoder(8, 2, AttentionOptions(2))
+
+    def validation_step(self, batch: ToyBatch, batch_idx: int) -> None:
+        self.encoder(batch.hits, batch.valid)
+
+
+def validate_attending(callback: Callback) -> None:
+    hits, valid = torch.randn(1, 5, 8), torch.ones(1, 5).bool()
+    batches = [ToyBatch(hits, valid, valid.float(), torch.arange(1))] * 2
+    trainer = Trainer(
+        callbacks=[callback],
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.validate(Attending(), DataLoader(batches, batch_size=None), verbose=False)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_attention_maps_show_each_layer_of_the_first_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr("matplotlib.axes.Axes.imshow", lambda self, image, **_: drawn.append(image))
+    validate_attending(AttentionMaps())
+    assert [image.shape for image in drawn] == [(5, 5), (5, 5)]
+    for image in drawn:
+        np.testing.assert_allclose(image.sum(1), 1.0, rtol=1e-5)
+    assert Path("attention/step_0.png").stat().st_size > 0
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_attention_maps_of_chosen_layers_only() -> None:
+    callback = AttentionMaps(layers="layers.1")
+    seen = []
+    callback.on_validation_batch_end = lambda *_: seen.append(list(callback._weights))
+    validate_attending(callback)
+    assert seen[0] == ["encoder.layers.1.attention"]
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_attention_maps_of_long_events_are_left_out_with_a_warning() -> None:
+    with pytest.warns(UserWarning, match="no attention maps of 5 tokens: more than max_tokens=4"):
+        validate_attending(AttentionMaps(max_tokens=4))
+    assert not Path("attention").exists()

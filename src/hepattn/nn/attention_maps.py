@@ -12,7 +12,7 @@ from hepattn.nn.attention import Attention
 
 
 @contextmanager
-def record_attention(network: nn.Module) -> Iterator[dict[str, Tensor]]:
+def record_attention(network: nn.Module, layers: str = "") -> Iterator[dict[str, Tensor]]:
     """Collect the attention weights of every forward of a network.
 
     They are computed beside the forward, for every pair of tokens, whatever the backend; so look
@@ -20,6 +20,7 @@ def record_attention(network: nn.Module) -> Iterator[dict[str, Tensor]]:
 
     Args:
         network: Any module with `Attention` layers in it; not compiled.
+        layers: Part of the names of the layers to watch; all by default.
 
     Yields:
         Filled by each forward: the weights (B, H, M, N), in the order in which the layer got its
@@ -33,8 +34,11 @@ def record_attention(network: nn.Module) -> Iterator[dict[str, Tensor]]:
 
         return layer.register_forward_pre_hook(record, with_kwargs=True)
 
-    layers = {n: m for n, m in network.named_modules() if isinstance(m, Attention)}
-    handles = [watch(name, layer) for name, layer in layers.items()]
+    handles = [
+        watch(name, module)
+        for name, module in network.named_modules()
+        if isinstance(module, Attention) and layers in name
+    ]
     try:
         yield recorded
     finally:

@@ -262,7 +262,7 @@ class Tracking(BaseModule):
     def _draw_attention(self) -> Figure | None:
         """Draw what the queries of the first event attend to, averaged over the heads."""
         batch = self.display
-        with record_attention(self.net) as recorded:
+        with record_attention(self.net.decoder) as recorded:  # all pairs of hits are many
             outputs = self(batch)
         maps = [m[0].mean(0) for name, m in recorded.items() if name.endswith("cross_attention")]
         if not maps:  # steps of k-means have no weights

@@ -1,5 +1,6 @@
 """Callbacks for what Lightning lacks."""
 
+from hepattn.training.callbacks.attention_maps import AttentionMaps
 from hepattn.training.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from hepattn.training.callbacks.ema import EMA
 from hepattn.training.callbacks.gradient_norm import GradientNorm
@@ -10,6 +11,7 @@ from hepattn.training.callbacks.throughput import Throughput
 
 __all__ = [
     "EMA",
+    "AttentionMaps",
     "BestCheckpoint",
     "GradientNorm",
     "LastCheckpoint",
