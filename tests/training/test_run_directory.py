@@ -49,6 +49,13 @@ def test_a_run_keeps_everything_in_its_directory() -> None:
     assert list(Path().iterdir()) == [Path("runs")]
 
 
+def test_what_a_run_switched_off_stays_off_in_its_evaluations() -> None:
+    Path("constant.yaml").write_text("model: {schedule: null}")
+    toy("fit", "--config", "constant.yaml", "--run.name", "constant")
+    cli = toy("validate", "--run.name", "constant")
+    assert cli.model.make_schedule is None
+
+
 def test_the_name_and_the_root_can_be_chosen() -> None:
     toy("fit", "--run.name", "other", "--run.root", "elsewhere")
     assert Path("elsewhere/other/ckpts/last.ckpt").exists()

@@ -126,7 +126,7 @@ class TrainingCLI(LightningCLI):
         config.run.name = config.run.name or self.default_name
         self.run_directory = RunDirectory(config.run.root, config.run.name)
         parser = self._parser(self.subcommand)
-        self.config_text = parser.dump(config)
+        self.config_text = parser.dump(config, skip_none=False)
 
     def instantiate_classes(self) -> None:
         """Build module, data and trainer; a value that a constructor refuses is a config error."""
