@@ -14,6 +14,7 @@ from hepattn.models.mask_decoder import MaskDecoder
 from hepattn.models.mask_former import FoundObjects, MaskFormer
 from hepattn.nn.attention import Attention, AttentionOptions
 from hepattn.nn.encoder import Encoder
+from hepattn.nn.helix_rotary import HelixRotary
 from hepattn.nn.normalise import Feature
 from hepattn.nn.positional import Coordinate, SinusoidalEncoding
 from hepattn.nn.queries import DynamicQueries, LearnedQueries
@@ -210,3 +211,27 @@ def test_an_encoder_that_reads_out_no_tokens_is_refused() -> None:
     encoder = Encoder(16, 1, HEADS, num_registers=1, read_out="cls")
     with pytest.raises(ValueError, match="read_out='cls' leaves no tokens"):
         make("dynamic", encoder=encoder)
+
+
+def test_a_turned_event_gets_the_same_answers_if_nothing_embedded_turns() -> None:
+    features = (Feature("r", scale=0.01), Feature("phi", embed=False), Feature("eta"))
+    options = {"window": 6, "wrap": True, "rotary": HelixRotary}
+    heads = AttentionOptions(num_heads=2, position_init=5.0)
+    net = MaskFormer(
+        features,
+        Encoder(16, 1, heads, **options),
+        partial(DynamicQueries, num_queries=5),
+        partial(MaskDecoder, attention=heads, depth=2, mask_by_position=True, **options),
+        sort_by="phi",
+    ).eval()
+    x, valid = random_hits(12)
+    x[..., 2] /= 1000.0  # as a pseudorapidity
+    turned = x.clone()
+    turned[..., 1] = torch.remainder(x[..., 1] + 2.0 + math.pi, 2 * math.pi) - math.pi
+    found, again = net(x, valid), net(turned, valid)
+    order, order_again = found.seed[0].argsort(), again.seed[0].argsort()
+    assert torch.equal(found.seed[0][order], again.seed[0][order_again])
+    for ours, theirs in zip(again.layers, found.layers, strict=True):
+        for name in ("object_logit", "mask_logit"):
+            turned_answer = getattr(ours, name)[0][order_again]
+            assert_close(turned_answer, getattr(theirs, name)[0][order], atol=1e-3, rtol=1e-3)

@@ -152,6 +152,13 @@ def test_every_attention_layer_is_recorded_by_its_name() -> None:
     assert set(recorded) == {name for name in LAYERS if "cross" not in name}  # means have none
 
 
+def test_only_the_layers_that_are_asked_for_are_watched() -> None:
+    net = make("plain")
+    with record_attention(net, "cross_attention") as recorded:
+        net(*random_hits())
+    assert set(recorded) == {name for name in LAYERS if name.endswith("cross_attention")}
+
+
 @ALL
 def test_looking_changes_no_answer(name: str) -> None:
     net = make(name)

@@ -101,6 +101,7 @@ class MaskDecoder(nn.Module):
         if cross_attention == "kmeans" and offset_bias is not None:
             raise ValueError("offset_bias has no effect on the means of cross_attention='kmeans'")
         self.cross_attention = cross_attention
+        self.num_parameters = num_parameters
         self.threshold_logit = math.log(mask_threshold / (1 - mask_threshold))
         self.pattern: Pattern = Full(wrap) if window is None else Window(window, wrap)
         self.centre = centre

@@ -22,12 +22,18 @@ from hepattn.experiments.trackml import tracking_plots
 from hepattn.experiments.trackml.data import TrackMLData
 from hepattn.experiments.trackml.plots import save_figure
 from hepattn.experiments.trackml.report import print_tracking_figures, write_figures
-from hepattn.experiments.trackml.tracks import first_hits, form_tracks, particle_parameters
+from hepattn.experiments.trackml.tracks import (
+    PARAMETER_NAMES,
+    first_hits,
+    form_tracks,
+    particle_parameters,
+)
 from hepattn.losses.set_prediction import SetPredictionLoss
 from hepattn.metrics.tracking import TrackingFigures, TrackingMetrics
 from hepattn.models.mask_former import FoundObjects, MaskFormer
 from hepattn.nn.attention_maps import record_attention
 from hepattn.nn.normalise import Feature
+from hepattn.nn.queries import DynamicQueries
 from hepattn.physics.track_fit import fit_helices
 from hepattn.training.cli import run, run_script
 from hepattn.training.module import BaseModule, ScheduleCallable
@@ -51,8 +57,8 @@ class Tracking(BaseModule):
         min_hits: Fewest hits of a track; the data's selection decides it.
 
     Raises:
-        ValueError: If a threshold is out of range, or seeds are to be found and the features lack
-            ``r``.
+        ValueError: If a threshold is out of range, seeds are to be found and the features lack
+            ``r``, or the loss asks for what the network does not answer.
     """
 
     def __init__(
@@ -76,6 +82,7 @@ class Tracking(BaseModule):
             if not 0 < value < 1:
                 raise ValueError(f"{name}={value} must be in (0, 1)")
         self.names = [feature.name for feature in features]
+        _check_parts(self.net, loss, self.names)
         self.loss = loss
         self.seed_loss = seed_loss
         self.object_threshold = object_threshold
@@ -138,8 +145,9 @@ class Tracking(BaseModule):
             batch.event,
             self._fit(batch, track, outputs.query_valid.shape[1]) if stage == "test" else None,
         )
-        if stage == "test" and self.display is None:
-            self.display = HitBatch(*(field[:1] for field in batch))
+        if stage == "test" and self.display is None and batch.valid.any():
+            row = int(batch.valid.any(1).int().argmax())  # the first event that has hits
+            self.display = HitBatch(*(field[row : row + 1] for field in batch))
 
     def log_metrics(self, stage: str) -> None:
         """Log the figures; write, draw and print those of a test."""
@@ -235,9 +243,9 @@ class Tracking(BaseModule):
             "efficiency": tracking_plots.plot_efficiency(collected.particle_table()),
             "fake_rate": tracking_plots.plot_fake_rate(tracks),
             "residuals": tracking_plots.plot_residuals(tracks),
-            "event": self._draw_event(),
-            "attention": self._draw_attention(),
         }
+        if self.display is not None:
+            drawn |= {"event": self._draw_event(), "attention": self._draw_attention()}
         for name, figure in drawn.items():
             if figure is not None:
                 save_figure(figure, folder / f"{name}.png")
@@ -265,7 +273,7 @@ class Tracking(BaseModule):
         with record_attention(self.net.decoder) as recorded:  # all pairs of hits are many
             outputs = self(batch)
         maps = [m[0].mean(0) for name, m in recorded.items() if name.endswith("cross_attention")]
-        if not maps:  # steps of k-means have no weights
+        if not maps or "phi" not in self.names:  # steps of k-means have no weights
             return None
         real, queries = batch.valid[0].cpu(), outputs.query_valid[0].cpu()
         phi = batch.hits[0, :, self.names.index("phi")].cpu()[real]
@@ -273,6 +281,28 @@ class Tracking(BaseModule):
             phi = phi.sort().values
         weights = torch.stack(maps).cpu()[:, queries][:, :, : len(phi)]  # (L, M, N)
         return tracking_plots.plot_attention(weights.numpy(), phi.numpy())
+
+
+def _check_parts(net: MaskFormer, loss: SetPredictionLoss, names: Sequence[str]) -> None:
+    """Refuse a loss that asks for what the network does not answer."""
+    if isinstance(net.queries, DynamicQueries):
+        if "r" not in names:
+            raise ValueError(
+                "queries are made of first hits, which need the feature r; add it to "
+                "data.features, or use LearnedQueries"
+            )
+    elif loss.costs.seed:
+        raise ValueError(
+            f"costs.seed={loss.costs.seed} needs queries that are made of hits, as "
+            "DynamicQueries are; set it to 0"
+        )
+    number, wanted = net.decoder.num_parameters, len(PARAMETER_NAMES)
+    regression = loss.weights.regression or loss.costs.regression
+    if number not in (0, wanted) or (regression and not number):
+        raise ValueError(
+            f"num_parameters={number} of the decoder with regression={regression} in the loss must "
+            f"be {wanted}, for {', '.join(PARAMETER_NAMES)}, or both must be 0"
+        )
 
 
 LINKS = {"data.features": "model.features", "data.selection.min_hits": "model.min_hits"}

@@ -191,6 +191,7 @@ def plot_tracks(position: Array, particle_index: Array, kept: Array, track: Arra
 
 
 def _scale_pt(axis: Axes) -> None:
+    axis.set_xlim(PT_EDGES[0], PT_EDGES[-1])  # points may be absent
     axis.set_xscale("log")
     axis.set_xticks([1, 2, 5, 10], ["1", "2", "5", "10"])
 
