@@ -17,6 +17,7 @@ from hepattn.experiments.trackml.tracks import (
     first_hits,
     form_tracks,
     particle_parameters,
+    track_estimates,
 )
 from hepattn.nn.mask_head import Detections
 
@@ -145,3 +146,10 @@ def test_parameters_of_a_particle_are_what_their_names_say() -> None:
     expected["z0"] = 1.5  # of 50 mm
     assert_close(found[0, 0], torch.tensor([expected[name] for name in PARAMETER_NAMES]))
     assert found.isfinite().all()  # padding too
+
+
+def test_estimates_undo_the_parameters_of_a_particle() -> None:
+    particles = torch.tensor([[[1.5, -0.7, 2.5, -30.0, 1.0, 5.0]]])
+    estimates = track_estimates(particle_parameters(particles))
+    assert_close(estimates[..., :4], particles[..., :4])
+    assert estimates[..., 4].isnan().all()

@@ -16,7 +16,7 @@ from hepattn.losses.set_prediction import SetPredictionLoss, Terms
 from hepattn.nn.mask_head import Detections
 
 WEIGHTS = Terms(object=2.0, dice=1.5, focal=3.0, bce=0.5, iou=0.7, regression=0.3)
-COSTS = Terms(object=0.8, dice=1.2, focal=2.0, bce=0.6, regression=0.4)
+COSTS = Terms(object=0.8, dice=1.2, focal=2.0, bce=0.6, regression=0.4, seed=0.5)
 NO_OBJECT = 0.2
 # of an event: queries, targets, tokens; in the last one more targets than queries
 SIZES = [(6, 4, 12), (4, 2, 9), (3, 0, 5), (0, 2, 6), (2, 4, 10)]
@@ -29,6 +29,7 @@ class Batch(NamedTuple):
     target_valid: Tensor
     token_valid: Tensor
     parameters: Tensor
+    seed: Tensor
 
 
 def prefix(lengths: list[int]) -> Tensor:
@@ -53,7 +54,8 @@ def batch() -> Batch:
     ]
     parameters = 2 * torch.randn(5, P, 3)
     valid = prefix(queries), prefix(targets), prefix(tokens)
-    return Batch(layers, valid[0], token_target, valid[1], valid[2], parameters)
+    seed = torch.randint(N, (5, M)) % torch.tensor(tokens).clamp(min=1).unsqueeze(1)
+    return Batch(layers, valid[0], token_target, valid[1], valid[2], parameters, seed)
 
 
 def cross_entropy(p: float, label: bool) -> float:
@@ -103,6 +105,7 @@ def loop_layer(layer: Detections, batch: Batch) -> tuple[dict[str, float], list[
                 cost[q, i] = -COSTS.object * probability[q]
                 for name in ("dice", "focal", "bce", "regression"):
                     cost[q, i] += getattr(COSTS, name) * answer[name]
+                cost[q, i] -= COSTS.seed * (int(batch.seed[b, q]) in tokens[t])
         match = {
             targets[i]: int(q) for q, i in zip(*linear_sum_assignment(cost.numpy()), strict=True)
         }
@@ -121,7 +124,7 @@ def loop_layer(layer: Detections, batch: Batch) -> tuple[dict[str, float], list[
 def test_every_term_is_that_of_a_loop_over_events(batch: Batch) -> None:
     losses, query = SetPredictionLoss(WEIGHTS, COSTS, NO_OBJECT)(*batch)
     layers = [loop_layer(layer, batch) for layer in batch.layers]
-    assert set(losses) == set(asdict(WEIGHTS))
+    assert set(losses) == set(asdict(WEIGHTS)) - {"seed"}
     for name, loss in losses.items():
         mean = sum(terms[name] for terms, _ in layers) / 3
         assert_close(loss, torch.tensor(getattr(WEIGHTS, name) * mean))
@@ -149,6 +152,7 @@ def test_garbage_in_padding_changes_nothing(batch: Batch) -> None:
         batch.target_valid,
         tokens,
         batch.parameters.masked_fill(~batch.target_valid.unsqueeze(2), 1e9),
+        batch.seed.masked_fill(~queries, 0),
     )
     losses, query = loss(*batch)
     others, other = loss(*garbage)
@@ -189,6 +193,7 @@ def test_adding_padding_changes_nothing(batch: Batch) -> None:
         F.pad(batch.target_valid, (0, 1)),
         F.pad(batch.token_valid, (0, 3)),
         F.pad(batch.parameters, (0, 0, 0, 1)),
+        F.pad(batch.seed, (0, 2)),
     )
     losses, query = loss(*batch)
     others, other = loss(*more)
@@ -254,13 +259,13 @@ def test_autocast_computes_in_float32(batch: Batch) -> None:
 
 def test_predictions_that_are_not_finite_are_refused(batch: Batch) -> None:
     batch.layers[1].mask_logit[4, 1, 3] = torch.nan  # layer 1, event 4 of 5
-    with pytest.raises(ValueError, match="problem 9 of 15 has the cost nan for query 1"):
+    with pytest.raises(FloatingPointError, match="problem 4 of 5 has the cost nan for query 1"):
         SetPredictionLoss()(*batch)
 
 
 def test_terms_without_weight_need_nothing_and_are_not_there(batch: Batch) -> None:
     layers = [layer._replace(iou_logit=None, parameters=None) for layer in batch.layers]
-    losses, _ = SetPredictionLoss(Terms(object=0.0, focal=1.0))(layers, *batch[1:-1])
+    losses, _ = SetPredictionLoss(Terms(object=0.0, focal=1.0))(layers, *batch[1:-2])
     assert set(losses) == {"dice", "focal", "bce"}
 
 
@@ -271,6 +276,11 @@ def test_terms_without_weight_need_nothing_and_are_not_there(batch: Batch) -> No
         (lambda b: Terms(bce=math.nan), "bce=nan must be"),
         (lambda b: Terms(object=0, dice=0, bce=0), "all weights are 0"),
         (lambda b: SetPredictionLoss(costs=Terms(iou=1.0)), "costs.iou=1.0 must be 0"),
+        (lambda b: SetPredictionLoss(Terms(seed=1.0)), "weights.seed=1.0 must be 0"),
+        (
+            lambda b: SetPredictionLoss(costs=Terms(seed=1.0))(*b[:-1]),
+            "needs queries that were made of tokens",
+        ),
         (lambda b: SetPredictionLoss(no_object_weight=-1.0), "no_object_weight=-1.0"),
         (lambda b: SetPredictionLoss()([], *b[1:]), "layers is empty"),
         (
@@ -280,7 +290,7 @@ def test_terms_without_weight_need_nothing_and_are_not_there(batch: Batch) -> No
             "weights.iou=0.5 needs iou_logit",
         ),
         (
-            lambda b: SetPredictionLoss(Terms(regression=0.5))(*b[:-1]),
+            lambda b: SetPredictionLoss(Terms(regression=0.5))(*b[:-2]),
             "regression=0.5 needs parameters of the targets",
         ),
         (

@@ -214,7 +214,7 @@ def test_each_token_is_in_the_cluster_of_the_query_that_claims_it_most() -> None
     queries = queries._replace(valid=torch.tensor([[True, True, True, False]]))
     plans = []
     for layer in net.layers:
-        layer.cross_attention.register_forward_pre_hook(lambda _, args: plans.append(args[1]))
+        layer.cross_attention.register_forward_pre_hook(lambda _, args: plans.append(args[0]))
     answers = net(queries, *rest)
     for answer, plan in zip(answers, plans, strict=False):
         nearest = answer.mask_logit[:, :3].argmax(1)  # of the real queries
@@ -237,9 +237,11 @@ def test_tokens_look_back_at_the_queries_that_see_them() -> None:
     assert torch.equal(weights[0][0, 0] > 0, expected)
 
 
-def test_mask_bias_is_added_to_the_logits_of_every_answer() -> None:
+@pytest.mark.parametrize("window", [None, 4])
+def test_mask_bias_is_added_to_the_logits_of_every_answer(window: int | None) -> None:
     batch = draw((9,), (3,))
-    net = make("full", mask_bias=partial(OffDiagonalPenalty, strength=0.5, free=1))
+    penalty = partial(OffDiagonalPenalty, strength=0.5, free=1)
+    net = make("full", mask_bias=penalty, window=window)
     biased = net(*batch)
     net.mask_bias = None
     offset = torch.arange(9) - batch[0].place[0].unsqueeze(1)  # (M, N)
@@ -268,6 +270,7 @@ def test_positions_can_be_kept_from_the_attention() -> None:
         ({"wrap": True}, "wrap=True needs a window"),
         ({"attention": AttentionOptions(2, position_init=1.0)}, "needs a rotary encoding"),
         ({"rotary": Rotary}, "needs coordinates"),
+        ({"centre": "rank"}, "centre='rank' needs a window"),
         ({"mask_by_position": True}, "mask_by_position=True needs a rotary encoding"),
         ({"cross_attention": "kmeans", "offset_bias": ALiBi}, "no effect"),
     ],

@@ -22,7 +22,7 @@ from hepattn.losses.mask import (
 )
 from hepattn.losses.object import object_bce
 from hepattn.nn.mask_head import Detections
-from hepattn.ops.assignment import Solver, assign
+from hepattn.ops.assignment import Solver, submit
 from hepattn.ops.sort import invert, sort_order, take
 
 
@@ -151,8 +151,8 @@ class SetPredictionLoss(nn.Module):
             those that have no tokens, or got none.
 
         Raises:
-            ValueError: If there are no layers, if a term lacks what it needs, or if a cost is not
-                finite: of event b in layer l, that is problem ``l * B + b``.
+            ValueError: If there are no layers, or if a term lacks what it needs.
+            FloatingPointError: If a cost is not finite; it names the event of the batch.
         """
         self._check(layers, parameters, seed)
         targets = _make_targets(token_target, target_valid, token_valid, parameters)
@@ -198,15 +198,16 @@ class SetPredictionLoss(nn.Module):
         seed: Tensor | None,
     ) -> Tensor:
         """Return the query of each target in each layer (L, B, P), -1 for none."""
-        # stacked target by target, as the assignment reads it
-        cost = torch.stack([self._cost(layer, targets).mT for layer in layers])  # (L, B, P, M)
+        known = 0.0  # of the cost
         if self.costs.seed:
             tokens = seed.unsqueeze(1).expand(-1, targets.mask.shape[1], -1)  # (B, P, M)
-            cost = cost - self.costs.seed * targets.mask.gather(2, tokens).float()
-        num_queries = query_valid.sum(1).repeat(len(layers))  # (L B)
-        num_targets = targets.number.repeat(len(layers))  # (L B)
-        query = assign(cost.flatten(0, 1).mT, num_queries, num_targets, self.solver)  # (L B, P)
-        return query.unflatten(0, cost.shape[:2])  # (L, B, P)
+            known = self.costs.seed * targets.mask.gather(2, tokens).mT.float()  # (B, M, P)
+        num_queries = query_valid.sum(1)
+        pending = [  # a layer's problems are solved while the next one's costs are computed
+            submit(self._cost(layer, targets) - known, num_queries, targets.number, self.solver)
+            for layer in layers
+        ]
+        return torch.stack([assignment.result() for assignment in pending])  # (L, B, P)
 
     def _cost(self, layer: Detections, targets: _Targets) -> Tensor:
         """Return the cost of each query for each target (B, M, P)."""

@@ -45,7 +45,8 @@ class MaskDecoder(nn.Module):
         centre: Where the window of a query stands: at the query's own ``place``, or at its
             ``rank``, query i of m at token i * n // m.
         update_tokens: Whether the tokens attend to the queries that see them after each layer.
-        encode_position: Whether queries and keys of the attention know where they stand.
+        encode_position: Whether the encodings of positions are added to queries and keys of the
+            attention. A rotary encoding is there in any case.
         rotary: Builds a rotary encoding, such as `HelixRotary`, from a head's features and the
             number of key heads; all layers share it. None by default.
         offset_bias: Builds a bias of the scores of cross-attention from the number of heads, as a
@@ -96,12 +97,18 @@ class MaskDecoder(nn.Module):
             raise ValueError(
                 f"position_init={attention.position_init} needs a rotary encoding of positions"
             )
+        if centre == "rank" and window is None and offset_bias is None and mask_bias is None:
+            raise ValueError(
+                "centre='rank' needs a window, an offset_bias or a mask_bias; without them centres "
+                "do not matter"
+            )
         if mask_by_position and rotary is None:
             raise ValueError("mask_by_position=True needs a rotary encoding of positions")
         if cross_attention == "kmeans" and offset_bias is not None:
             raise ValueError("offset_bias has no effect on the means of cross_attention='kmeans'")
         self.cross_attention = cross_attention
         self.num_parameters = num_parameters
+        self.iou_head = iou_head
         self.threshold_logit = math.log(mask_threshold / (1 - mask_threshold))
         self.pattern: Pattern = Full(wrap) if window is None else Window(window, wrap)
         self.centre = centre
@@ -192,7 +199,8 @@ class MaskDecoder(nn.Module):
         answer = self.head(self.norm(queries), tokens, *rotations)
         if self.mask_bias is None:
             return answer
-        bias = add_offset_bias(None, self.mask_bias(plan.max_offset), plan)  # (B or 1, 1, M, N)
+        reach = max(tokens.shape[1] - 1, 0)  # masks are not bound by a window
+        bias = add_offset_bias(None, self.mask_bias(reach), plan)  # (B or 1, 1, M, N)
         return answer._replace(mask_logit=answer.mask_logit + bias.squeeze(1))
 
     def _seen(self, mask_logit: Tensor, plan: Plan) -> Tensor | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from hepattn.nn.attention import Attention
@@ -19,7 +20,7 @@ def record_attention(network: nn.Module, layers: str = "") -> Iterator[dict[str,
     at small events. The answer of the network does not change.
 
     Args:
-        network: Any module with `Attention` layers in it; not compiled.
+        network: Any module with `Attention` layers in it; a compiled one runs without its graph.
         layers: Part of the names of the layers to watch; all by default.
 
     Yields:
@@ -40,7 +41,8 @@ def record_attention(network: nn.Module, layers: str = "") -> Iterator[dict[str,
         if isinstance(module, Attention) and layers in name
     ]
     try:
-        yield recorded
+        with torch.compiler.set_stance("force_eager"):  # graphs know nothing of hooks
+            yield recorded
     finally:
         for handle in handles:
             handle.remove()

@@ -2,6 +2,7 @@
 
 # B events, M queries, N tokens, D features
 
+import torch
 from torch import Tensor, nn
 
 from hepattn.ops.attention import Plan, attention
@@ -22,18 +23,17 @@ class KMeansAttention(nn.Module):
         self.value = nn.Linear(dim, dim)
         self.out = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, plan: Plan, context: Tensor) -> Tensor:
+    def forward(self, plan: Plan, context: Tensor) -> Tensor:
         """Find the means.
 
         Args:
-            x: Queries (B, M, D); only their number matters.
-            plan: Which tokens each query sees.
+            plan: Which tokens each of M queries sees.
             context: Tokens (B, N, D).
 
         Returns:
             The update of the queries (B, M, D).
         """
         values = self.value(context).unsqueeze(1)  # (B, 1, N, D)
-        q, k = values.new_zeros(x.shape[0], 1, x.shape[1], 1), values.new_zeros(values.shape)
-        q = q.expand(*q.shape[:-1], values.shape[-1])  # equal scores: (B, 1, M, D)
+        q = values.new_zeros(len(values), 1, plan.query_valid.shape[1], values.shape[-1])
+        k = torch.zeros_like(values)  # all scores are equal
         return self.out(attention(q, k, values, plan=plan).squeeze(1))

@@ -51,7 +51,7 @@ class MaskDecoderLayer(nn.Module):
         update_tokens: bool = False,
     ) -> None:
         super().__init__()
-        self.cross_norm = make_norm(norm, dim)
+        self.cross_norm = None if kmeans else make_norm(norm, dim)
         self.cross_attention = KMeansAttention(dim) if kmeans else Attention(dim, attention)
         self.dense_norm = make_norm(norm, dim)
         self.dense = dense(dim)
@@ -90,12 +90,11 @@ class MaskDecoderLayer(nn.Module):
         Returns:
             (B, M, D)
         """
-        y = self.cross_norm(queries)
         if isinstance(self.cross_attention, KMeansAttention):
-            queries = queries + self.cross_attention(y, cross_plan, tokens)
+            queries = queries + self.cross_attention(cross_plan, tokens)
         else:
             update, _ = self.cross_attention(
-                y,
+                self.cross_norm(queries),
                 cross_plan,
                 context=tokens,
                 offset_bias=offset_bias,

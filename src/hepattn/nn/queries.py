@@ -36,7 +36,8 @@ class Queries(NamedTuple):
 class LearnedQueries(nn.Module):
     """As many learned vectors as there may be objects, the same in each event (arXiv:2005.12872).
 
-    If the tokens are sorted by an angle, query i stands at -π + 2πi / M.
+    If the tokens are sorted by an angle, query i stands at -π + 2πi / M, its place is that of the
+    first token from there on, and zero stands in all its other columns.
 
     Args:
         dim: Number of features D.

@@ -36,7 +36,7 @@ class Assignment:
             those that got none.
 
         Raises:
-            ValueError: If a cost is NaN or infinite.
+            FloatingPointError: If a cost is NaN or infinite.
         """
         query = np.full((len(self._solutions), self._num_slots), -1, np.int64)  # (G, P)
         for row, solution in zip(query, self._solutions, strict=True):
@@ -71,7 +71,8 @@ def assign(
 
     Raises:
         ModuleNotFoundError: If the solver's package is not installed.
-        ValueError: If shapes or numbers contradict each other, or a cost is NaN or infinite.
+        ValueError: If shapes or numbers contradict each other.
+        FloatingPointError: If a cost is NaN or infinite.
     """
     return submit(cost, num_queries, num_targets, solver, num_threads).result()
 
@@ -169,7 +170,7 @@ def _solve_checked(
     wait()
     if not np.isfinite(cost).all():  # lapx would go on silently
         target, query = np.argwhere(~np.isfinite(cost))[0]
-        raise ValueError(
+        raise FloatingPointError(
             f"assignment problem {name} has the cost {cost[target, query]} for query {query} and "
             f"target {target}, but costs must be finite; look for what is not finite in the "
             "predictions and targets that they are made of"

@@ -20,7 +20,6 @@ from hepattn.data.error import DataError
 from hepattn.training.callbacks import (
     BestCheckpoint,
     LastCheckpoint,
-    NonFiniteError,
     PredictionWriter,
     RandomState,
 )
@@ -39,7 +38,7 @@ from hepattn.training.run_directory import (
     RunDirectoryError,
 )
 
-USER_ERRORS = (ConfigError, DataError, NonFiniteError, RunDirectoryError)
+USER_ERRORS = (ConfigError, DataError, FloatingPointError, RunDirectoryError)
 MONITOR = ("val/loss", "min")
 NOISE = (
     "The dirpath has changed",  # a checkpoint of another run

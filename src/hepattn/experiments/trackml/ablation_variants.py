@@ -40,7 +40,7 @@ FLEX = {"encoder.attention.backend": "flex", "decoder.attention.backend": "flex"
 # leave out the `init_args` of encoder, decoder and loss.
 VARIANTS: dict[str, dict[str, Any]] = {
     "baseline": {},
-    "learned_queries": LEARNED,
+    "learned_queries_no_rotary": LEARNED | NO_ROTARY | {"position": PHI},
     # which hits a query sees
     "full": FULL,
     "kmeans": {"decoder.cross_attention": "kmeans"},
@@ -53,7 +53,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "alibi": ALIBI,
     "off_diagonal_penalty": {"decoder.mask_bias": PENALTY, "decoder.wrap": True},
     # what queries know of where they stand
-    "no_query_encoding": {"decoder.encode_position": False},
+    "no_added_encoding": {"decoder.encode_position": False},
     "masks_by_content": CONTENT_MASKS,
     "no_rotary": NO_ROTARY,
     "no_encoding": NO_ENCODING,

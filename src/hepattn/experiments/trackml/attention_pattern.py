@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hepattn.data.trackml import HitBatch
 from hepattn.models.mask_former import MaskFormer
 from hepattn.nn.attention_maps import record_attention
+from hepattn.ops.attention import Plan
 
 
 @torch.no_grad()
@@ -35,14 +36,15 @@ def attention_pattern(net: MaskFormer, batches: Iterable[HitBatch]) -> dict[str,
         for module in (net.queries, net.decoder, *steps)
     ]
     for batch in batches:
-        with record_attention(net) as weights:
+        with record_attention(net, "cross_attention") as weights:
             net(batch.hits, batch.valid)
         ((_, columns, *_), queries), (_, answers) = calls[net.queries], calls[net.decoder]
         phi, stands = (x[..., net.sort_column] for x in (columns, queries.columns))
         difference = phi.unsqueeze(1) - stands.unsqueeze(2)  # (B, M, N)
         distance = (torch.remainder(difference + torch.pi, 2 * torch.pi) - torch.pi).abs()
         for index, step in enumerate(steps):
-            visible = calls[step][0][1].visible()  # of the plan
+            (plan,) = (a for a in calls[step][0] if isinstance(a, Plan))
+            visible = plan.visible()
             visible = batch.valid[:, None, None] if visible is None else visible
             visible = visible.squeeze(1).expand_as(distance)
             claims = visible & (answers[index].mask_logit >= net.decoder.threshold_logit)

@@ -45,8 +45,8 @@ class TrackMLData(LightningDataModule):
         batch_size: Events in a batch; of similar length, unless several processes share them.
         num_workers: Processes that read events beside the training.
         skip_bad: Whether to leave out events that can't be read, with a warning and a count.
-        in_memory: Whether to keep every event once it was read, for sets that fit; without
-            workers, which would each keep their own.
+        in_memory: Whether to keep every event of training and validation once it was read, for
+            sets that fit; without workers, which would each keep their own.
     """
 
     def __init__(
@@ -133,11 +133,11 @@ class TrackMLData(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[HitBatch]:
         """Training events, in another order each epoch."""
-        return self._loader(self.split().train, shuffle=True)
+        return self._loader(self.split().train, shuffle=True, in_memory=self.in_memory)
 
     def val_dataloader(self) -> DataLoader[HitBatch]:
         """Validation events."""
-        return self._loader(self.split().val)
+        return self._loader(self.split().val, in_memory=self.in_memory)
 
     def test_dataloader(self) -> DataLoader[HitBatch]:
         """Test events."""
@@ -148,7 +148,11 @@ class TrackMLData(LightningDataModule):
         return self._loader(self.names, require_truth=False)
 
     def _loader(
-        self, names: tuple[str, ...], shuffle: bool = False, require_truth: bool = True
+        self,
+        names: tuple[str, ...],
+        shuffle: bool = False,
+        require_truth: bool = True,
+        in_memory: bool = False,
     ) -> DataLoader[HitBatch]:
         place = {name: index for index, name in enumerate(self.source.names)}
         dataset = HitDataset(
@@ -158,7 +162,7 @@ class TrackMLData(LightningDataModule):
             self.selection,
             require_truth=require_truth,
             skip_bad=self.skip_bad,
-            in_memory=self.in_memory,
+            in_memory=in_memory,
             kept_hits=self.kept_hits,
         )
         batching = {"batch_size": self.batch_size, "shuffle": shuffle}

@@ -15,6 +15,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torchmetrics.utilities import dim_zero_cat
 
+from hepattn.data.error import DataError
 from hepattn.data.trackml import PARTICLE_COLUMNS, HitBatch
 from hepattn.experiments.trackml import plots
 from hepattn.experiments.trackml.data import TrackMLData
@@ -77,6 +78,15 @@ class HitFilter(BaseModule):
         stages = ("val", "test")
         self.collected = nn.ModuleDict({stage: HitFilterMetrics(min_hits) for stage in stages})
         self.display: HitBatch | None = None
+
+    def setup(self, stage: str) -> None:
+        """Refuse filtered hits, of which no figure would be that of a filter.
+
+        Raises:
+            DataError: If the data reads only the hits that a filter keeps.
+        """
+        if self.trainer.datamodule.hit_scores is not None:
+            raise DataError("data.hit_scores is for tracking; a hit filter reads all hits")
 
     @property
     def cut(self) -> float:

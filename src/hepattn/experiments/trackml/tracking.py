@@ -12,14 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_only
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from hepattn.data.error import DataError
-from hepattn.data.trackml import HitBatch, SubmissionWriter, event_number, make_targets
-from hepattn.data.trackml.table import find_rows
+from hepattn.data.trackml import HitBatch, SubmissionWriter
 from hepattn.experiments.trackml import tracking_plots
 from hepattn.experiments.trackml.data import TrackMLData
+from hepattn.experiments.trackml.event_display import draw_attention, draw_event
 from hepattn.experiments.trackml.plots import save_figure
 from hepattn.experiments.trackml.report import print_tracking_figures, write_figures
 from hepattn.experiments.trackml.tracks import (
@@ -27,14 +26,14 @@ from hepattn.experiments.trackml.tracks import (
     first_hits,
     form_tracks,
     particle_parameters,
+    track_estimates,
 )
 from hepattn.losses.set_prediction import SetPredictionLoss
 from hepattn.metrics.tracking import TrackingFigures, TrackingMetrics
 from hepattn.models.mask_former import FoundObjects, MaskFormer
-from hepattn.nn.attention_maps import record_attention
 from hepattn.nn.normalise import Feature
 from hepattn.nn.queries import DynamicQueries
-from hepattn.physics.track_fit import fit_helices
+from hepattn.physics.track_fit import FIT_COLUMNS, fit_helices
 from hepattn.training.cli import run, run_script
 from hepattn.training.module import BaseModule, ScheduleCallable
 from hepattn.training.optimizer import OptimizerCallable
@@ -93,6 +92,7 @@ class Tracking(BaseModule):
         )
         self.display: HitBatch | None = None
         self.submission: SubmissionWriter | None = None
+        self.num_full = 0  # events that may have had more seeds than queries
 
     def forward(self, batch: HitBatch) -> FoundObjects:
         """Find the tracks."""
@@ -134,6 +134,7 @@ class Tracking(BaseModule):
         if stage not in self.collected:
             return
         track = self.tracks(batch, outputs)
+        self._count_full(outputs)
         self.collected[stage].update(
             track,
             batch.valid,
@@ -143,7 +144,7 @@ class Tracking(BaseModule):
             batch.particles,
             batch.particle_valid,
             batch.event,
-            self._fit(batch, track, outputs.query_valid.shape[1]) if stage == "test" else None,
+            self._fit(batch, track, outputs) if stage == "test" else None,
         )
         if stage == "test" and self.display is None and batch.valid.any():
             row = int(batch.valid.any(1).int().argmax())  # the first event that has hits
@@ -160,21 +161,34 @@ class Tracking(BaseModule):
                 self._write_evaluation(figures, collected.figures(after_filter=True))
                 self.display = None
         collected.reset()
+        self.num_full = 0
         numbers = {f"{stage}/{name}": value for name, value in figures.scalars().items()}
         numbers = {name: value for name, value in numbers.items() if not math.isnan(value)}
         self.log_dict(numbers, sync_dist=True)
 
     def predictions(self, batch: HitBatch, outputs: FoundObjects) -> dict[str, Tensor]:
-        """One row a hit: its event, its id, its track (-1 for none) and the track's score."""
-        track = self.tracks(batch, outputs)
-        score = outputs.layers[-1].object_logit.float().sigmoid()  # (B, M)
-        score = score.gather(1, track.clamp(min=0)).masked_fill(track < 0, 0.0)  # (B, N)
-        return {
-            "event": batch.event.unsqueeze(1).expand_as(batch.valid)[batch.valid],
-            "hit_id": batch.hit_id[batch.valid],
-            "track": track[batch.valid],
-            "score": score[batch.valid],
+        """One row a hit: its event, its id, its track (-1 for none) and what is said of it.
+
+        That is the track's score and, where the network estimates them, its ``pt``, ``eta``,
+        ``phi`` and ``z0`` in GeV, rad and mm; NaN without a track.
+        """
+        return self._columns(batch, outputs, self.tracks(batch, outputs))
+
+    def _columns(self, batch: HitBatch, outputs: FoundObjects, track: Tensor) -> dict[str, Tensor]:
+        query = track.clamp(min=0)
+        answer = outputs.layers[-1]
+        score = answer.object_logit.float().sigmoid().gather(1, query)  # (B, N)
+        columns = {
+            "event": batch.event.unsqueeze(1).expand_as(batch.valid),
+            "hit_id": batch.hit_id,
+            "track": track,
+            "score": score.masked_fill(track < 0, 0.0),
         }
+        if answer.parameters is not None:
+            estimates = track_estimates(answer.parameters.float())  # (B, M, 5)
+            for name, estimate in zip(FIT_COLUMNS[:4], estimates.unbind(-1), strict=False):
+                columns[name] = estimate.gather(1, query).masked_fill(track < 0, math.nan)
+        return {name: column[batch.valid] for name, column in columns.items()}
 
     def on_predict_start(self) -> None:
         """Choose the folder of this prediction and open the submission."""
@@ -187,16 +201,18 @@ class Tracking(BaseModule):
     def predict_step(self, batch: HitBatch, batch_idx: int) -> dict[str, Tensor]:
         """Find the tracks of a batch and add them to the submission."""
         outputs = self(batch)
+        track = self.tracks(batch, outputs)
+        self._count_full(outputs)
         if self.submission is not None:
-            track = self.tracks(batch, outputs)
             for row, event in enumerate(batch.event.tolist()):
                 real = batch.valid[row]
                 hit_id, found = (field[row][real].cpu().numpy() for field in (batch.hit_id, track))
                 self._submit(event, hit_id, found)
-        return self.predictions(batch, outputs)
+        return self._columns(batch, outputs, track)
 
     def on_predict_end(self) -> None:
         """Give the complete submission its name."""
+        self._report_full()
         if self.submission is not None:
             self.submission.close()
             print(f"submission of {len(self.submission.events)} events: {self.submission.path}")
@@ -207,6 +223,19 @@ class Tracking(BaseModule):
         if self.submission is not None:
             self.submission.discard()
 
+    def _count_full(self, outputs: FoundObjects) -> None:
+        if outputs.seed is not None:
+            num_queries = outputs.query_valid.sum(1)
+            self.num_full += int((num_queries == self.net.queries.num_queries).sum())
+
+    def _report_full(self) -> None:
+        if self.num_full:
+            print(
+                f"{self.num_full} events used all num_queries={self.net.queries.num_queries} "
+                "queries: tracks may be missing; raise num_queries, which needs no new training"
+            )
+        self.num_full = 0
+
     def _submit(self, event: int, hit_id: np.ndarray, track: np.ndarray) -> None:
         try:
             self.submission.add(event, hit_id, track)
@@ -215,8 +244,11 @@ class Tracking(BaseModule):
             if len(hit_id) or not self.trainer.datamodule.skip_bad:
                 raise
 
-    def _fit(self, batch: HitBatch, track: Tensor, num_queries: int) -> Tensor | None:
-        """Helices through the hits of the tracks (B, M, 5), where the input has positions."""
+    def _fit(self, batch: HitBatch, track: Tensor, outputs: FoundObjects) -> Tensor | None:
+        """Parameters of the tracks (B, M, 5), by the network or by helices through their hits."""
+        if outputs.layers[-1].parameters is not None:
+            return track_estimates(outputs.layers[-1].parameters)
+        num_queries = outputs.query_valid.shape[1]
         if not {"x", "y", "z"} <= set(self.names):
             return None
         position = batch.hits[..., [self.names.index(name) for name in "xyz"]]
@@ -234,6 +266,7 @@ class Tracking(BaseModule):
         write_figures(folder, {"before_filter": before, "after_filter": after})
         self._draw(folder)
         print_tracking_figures(before, after)
+        self._report_full()
         print(f"figures and plots written to {folder}")
 
     def _draw(self, folder: Path) -> None:
@@ -245,42 +278,13 @@ class Tracking(BaseModule):
             "residuals": tracking_plots.plot_residuals(tracks),
         }
         if self.display is not None:
-            drawn |= {"event": self._draw_event(), "attention": self._draw_attention()}
+            outputs = self(self.display)
+            track = self.tracks(self.display, outputs)
+            drawn["event"] = draw_event(self.display, track, self.trainer.datamodule)
+            drawn["attention"] = draw_attention(self.display, self.names, self.net)
         for name, figure in drawn.items():
             if figure is not None:
                 save_figure(figure, folder / f"{name}.png")
-
-    def _draw_event(self) -> Figure:
-        """Draw the first event, with the hits that the filter dropped."""
-        batch, data = self.display, self.trainer.datamodule
-        numbers = [event_number(name) for name in data.source.names]
-        event = data.source.read(numbers.index(int(batch.event[0])))
-        targets = make_targets(event, data.selection)
-        hits = {name: column[targets.selected] for name, column in event.hits.items()}
-        track = np.full(len(hits["hit_id"]), -1)
-        kept = batch.valid[0].cpu()
-        rows = find_rows(hits["hit_id"], batch.hit_id[0].cpu()[kept].numpy())
-        track[rows] = self.tracks(batch, self(batch))[0].cpu()[kept].numpy()
-        was_kept = np.zeros(len(track), dtype=bool)
-        was_kept[rows] = True
-        position = np.stack([hits[name] for name in "xyz"], 1).astype(float)
-        index = targets.particle_index[targets.selected]
-        return tracking_plots.plot_tracks(position, index, was_kept, track)
-
-    def _draw_attention(self) -> Figure | None:
-        """Draw what the queries of the first event attend to, averaged over the heads."""
-        batch = self.display
-        with record_attention(self.net.decoder) as recorded:  # all pairs of hits are many
-            outputs = self(batch)
-        maps = [m[0].mean(0) for name, m in recorded.items() if name.endswith("cross_attention")]
-        if not maps or "phi" not in self.names:  # steps of k-means have no weights
-            return None
-        real, queries = batch.valid[0].cpu(), outputs.query_valid[0].cpu()
-        phi = batch.hits[0, :, self.names.index("phi")].cpu()[real]
-        if self.net.sort_column is not None:
-            phi = phi.sort().values
-        weights = torch.stack(maps).cpu()[:, queries][:, :, : len(phi)]  # (L, M, N)
-        return tracking_plots.plot_attention(weights.numpy(), phi.numpy())
 
 
 def _check_parts(net: MaskFormer, loss: SetPredictionLoss, names: Sequence[str]) -> None:
@@ -297,11 +301,16 @@ def _check_parts(net: MaskFormer, loss: SetPredictionLoss, names: Sequence[str])
             "DynamicQueries are; set it to 0"
         )
     number, wanted = net.decoder.num_parameters, len(PARAMETER_NAMES)
-    regression = loss.weights.regression or loss.costs.regression
-    if number not in (0, wanted) or (regression and not number):
+    if number not in (0, wanted) or bool(loss.weights.regression) != bool(number):
         raise ValueError(
-            f"num_parameters={number} of the decoder with regression={regression} in the loss must "
-            f"be {wanted}, for {', '.join(PARAMETER_NAMES)}, or both must be 0"
+            f"num_parameters={number} of the decoder must be {wanted}, for "
+            f"{', '.join(PARAMETER_NAMES)}, and weights.regression={loss.weights.regression} "
+            "positive, or both must be 0"
+        )
+    if bool(loss.weights.iou) != net.decoder.iou_head:
+        raise ValueError(
+            f"weights.iou={loss.weights.iou} and iou_head={net.decoder.iou_head} of the decoder go "
+            "together"
         )
 
 

@@ -76,3 +76,15 @@ def particle_parameters(particles: Tensor) -> Tensor:
     )
     log_pt = pt.clamp(min=1e-3).log()  # padding holds zeros
     return torch.stack([log_pt, eta, phi.cos(), phi.sin(), vz / Z0_SCALE], -1)
+
+
+def track_estimates(parameters: Tensor) -> Tensor:
+    """Turn what queries estimate (B, M, 5) into the columns of a track fit, (B, M, 5).
+
+    Returns:
+        pt in GeV, eta, phi in rad, z0 in mm, and NaN for the charge, which is not estimated.
+    """
+    log_pt, eta, cos_phi, sin_phi, z0 = parameters.unbind(-1)
+    phi = torch.atan2(sin_phi, cos_phi)
+    unknown = torch.full_like(eta, torch.nan)
+    return torch.stack([log_pt.exp(), eta, phi, z0 * Z0_SCALE, unknown], -1)

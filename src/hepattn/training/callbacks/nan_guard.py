@@ -59,6 +59,19 @@ class NanGuard(Callback):
             if bad:  # else the norm of finite gradients overflowed
                 self._stop(trainer, f"the gradient of {', '.join(bad[:5])} is not finite")
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let go of the batch."""
+        self._batch = None
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Save the batch in which something else stopped at numbers that are not finite."""
+        is_other = isinstance(exception, FloatingPointError)
+        is_other = is_other and not isinstance(exception, NonFiniteError)
+        if is_other and self._batch is not None:
+            self._stop(trainer, str(exception))
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let go of the batch."""
         self._batch = None
