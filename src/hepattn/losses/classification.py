@@ -65,10 +65,7 @@ class FocalLoss(nn.Module):
 
     def __init__(self, gamma: float = 2.0, alpha: float | None = None) -> None:
         super().__init__()
-        if 0 < gamma < 1 or gamma < 0:
-            raise ValueError(f"gamma={gamma} must be 0 or at least 1, or its gradient is infinite")
-        if alpha is not None and not 0 <= alpha <= 1:
-            raise ValueError(f"alpha={alpha} must be in [0, 1]")
+        check_focal(gamma, alpha)
         self.gamma = gamma
         self.alpha = alpha
 
@@ -82,3 +79,19 @@ class FocalLoss(nn.Module):
         if self.alpha is not None:
             loss = loss * torch.where(label, self.alpha, 1 - self.alpha)
         return _mean_over_real(loss, valid)
+
+
+def check_focal(gamma: float, alpha: float | None) -> None:
+    """Refuse options of a focal loss that are out of range.
+
+    Args:
+        gamma: How strongly what is well classified is weighed down.
+        alpha: Weight of what is positive; None for no weights.
+
+    Raises:
+        ValueError: If one is.
+    """
+    if 0 < gamma < 1 or gamma < 0:
+        raise ValueError(f"gamma={gamma} must be 0 or at least 1, or its gradient is infinite")
+    if alpha is not None and not 0 <= alpha <= 1:
+        raise ValueError(f"alpha={alpha} must be in [0, 1]")

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hepattn.losses.classification import check_focal
+
 
 def mask_bce(logit: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """Compute the binary cross-entropy of matched masks, averaged over the event's real tokens.
@@ -47,7 +49,7 @@ def mask_focal(
     Raises:
         ValueError: If an option is out of range.
     """
-    _check_focal(gamma, alpha)
+    check_focal(gamma, alpha)
     loss = _focal(_signed(logit, target, valid), gamma)
     if alpha is not None:
         loss = loss * torch.where(target, alpha, 1 - alpha)
@@ -120,7 +122,7 @@ def mask_focal_cost(
     Raises:
         ValueError: If an option is out of range.
     """
-    _check_focal(gamma, alpha)
+    check_focal(gamma, alpha)
     x = _real(logit, valid.unsqueeze(1))  # (B, M, N)
     inside, outside = _focal(x, gamma), _focal(-x, gamma)
     if alpha is not None:
@@ -134,13 +136,6 @@ def mask_dice_cost(logit: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     label = target & valid.unsqueeze(1)  # (B, P, N)
     size = probability.sum(2).unsqueeze(2) + label.sum(2).unsqueeze(1)  # (B, M, P)
     return 1 - (2 * _sum_over_targets(probability, label) + 1) / (size + 1)
-
-
-def _check_focal(gamma: float, alpha: float | None) -> None:
-    if 0 < gamma < 1 or gamma < 0:
-        raise ValueError(f"gamma={gamma} must be 0 or at least 1, or its gradient is infinite")
-    if alpha is not None and not 0 <= alpha <= 1:
-        raise ValueError(f"alpha={alpha} must be in [0, 1]")
 
 
 def _real(logit: Tensor, valid: Tensor) -> Tensor:
