@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import pytest
@@ -197,6 +198,18 @@ def test_bad_input_stops_with_one_clear_line(
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("error:")
     assert message in last
+
+
+def test_a_filter_of_filtered_hits_is_refused(
+    simulated_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    scores = {"event": [0], "hit_id": [1], "score": [0.5], "keep": [True]}
+    pq.write_table(pa.table(scores), tmp_path / "scores.parquet")
+    options = ["--data.hit_scores.path", str(tmp_path / "scores.parquet")]
+    with pytest.raises(SystemExit):
+        main(["fit", *SMALL, *options, "--run.root", str(tmp_path)])
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("error: data.hit_scores is for tracking")
 
 
 def test_an_unwritable_run_directory_stops_before_the_training(

@@ -75,6 +75,22 @@ def test_ema_refuses_a_decay_that_never_moves() -> None:
         EMA(decay=1.0)
 
 
+def test_nan_guard_saves_the_batch_of_errors_before_the_loss(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def losses(self: ToyModule, batch: ToyBatch, outputs: Tensor) -> dict[str, Tensor]:
+        if self.trainer.training:
+            raise FloatingPointError("assignment problem 1 of 2 has the cost nan")
+        return {"bce": outputs.mean()}
+
+    monkeypatch.setattr(ToyModule, "losses", losses)
+    with pytest.raises(SystemExit):
+        toy("fit", "--config", "debug", "--trainer.detect_anomaly", "false")
+    message = last_line(capsys)
+    assert message.startswith("error: assignment problem 1 of 2 has the cost nan at step 0")
+    assert torch.load(RUN / "nan_batch.pt", weights_only=True).keys() == set(ToyBatch._fields)
+
+
 def test_nan_guard_names_and_saves_the_batch_and_spares_the_weights(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
