@@ -16,6 +16,7 @@ from hepattn.nn.mask_head import Detections, MaskHead
 from hepattn.nn.norm import NormName, make_norm
 from hepattn.nn.positional import Coordinate
 from hepattn.nn.queries import Queries
+from hepattn.nn.rotary import Rotation
 from hepattn.ops.attention import Full, Pattern, Plan, Window, make_plan
 from hepattn.ops.attention.sdpa import add_offset_bias
 
@@ -170,11 +171,15 @@ class MaskDecoder(nn.Module):
         self_plan = make_plan(Full(), queries.valid)
         back_plan = None if self.token_norm is None else make_plan(Full(), queries.valid, valid)
         offset_bias = None if self.offset_bias is None else self.offset_bias(plan.max_offset)
-        answers = [self._answer(x, tokens, plan, *stands)]
+        allowed = None if self.cross_attention == "full" else _allowed(plan)
+        mask_bias = self._mask_bias(plan)
+        rotations = [stand.rotary for stand in stands]
+        context = tokens if self.token_norm is None else self.token_norm(tokens)
+        answers = [self._answer(x, context, rotations, mask_bias)]
         for layer in self.layers:
-            context = tokens if self.token_norm is None else self.token_norm(tokens)
-            seen = self._seen(answers[-1].mask_logit, plan)  # (B, M, N)
-            cross_plan = plan if seen is None else plan.restrict(seen)
+            cross_plan = plan
+            if allowed is not None:
+                cross_plan = plan.restrict(self._seen(answers[-1].mask_logit, allowed))
             x = layer(x, context, cross_plan, self_plan, *stands, offset_bias=offset_bias)
             if back_plan is not None:
                 mutual = back_plan
@@ -183,38 +188,43 @@ class MaskDecoder(nn.Module):
                     known = queries.valid.unsqueeze(1)  # (B, 1, M)
                     mutual = back_plan.restrict(_unless_nothing(visible, known))
                 tokens = layer.update_tokens(tokens, x, mutual, *stands)
-            answers.append(self._answer(x, tokens, plan, *stands))
+                context = self.token_norm(tokens)
+            answers.append(self._answer(x, context, rotations, mask_bias))
         return answers
 
     def _answer(
         self,
         queries: Tensor,
-        tokens: Tensor,
-        plan: Plan,
-        query_stands: Stands,
-        token_stands: Stands,
+        context: Tensor,
+        rotations: list[Rotation | None],
+        mask_bias: Tensor | None,
     ) -> Detections:
-        tokens = tokens if self.token_norm is None else self.token_norm(tokens)
-        rotations = query_stands.rotary, token_stands.rotary
-        answer = self.head(self.norm(queries), tokens, *rotations)
-        if self.mask_bias is None:
+        answer = self.head(self.norm(queries), context, *rotations)
+        if mask_bias is None:
             return answer
-        reach = max(tokens.shape[1] - 1, 0)  # masks are not bound by a window
-        bias = add_offset_bias(None, self.mask_bias(reach), plan)  # (B or 1, 1, M, N)
-        return answer._replace(mask_logit=answer.mask_logit + bias.squeeze(1))
+        return answer._replace(mask_logit=answer.mask_logit + mask_bias)
 
-    def _seen(self, mask_logit: Tensor, plan: Plan) -> Tensor | None:
-        """Find the tokens that each query sees (B, M, N), None for all that the plan allows."""
-        if self.cross_attention == "full":
+    def _mask_bias(self, plan: Plan) -> Tensor | None:
+        """What is added to the mask logits of every answer, (B or 1, M, N) or None."""
+        if self.mask_bias is None:
             return None
-        allowed = plan.visible()  # (B or 1, 1, M or 1, N)
-        allowed = torch.ones_like(mask_logit) > 0 if allowed is None else allowed.squeeze(1)
-        allowed = allowed & plan.query_valid.unsqueeze(-1)  # (B, M, N)
+        reach = max(plan.key_valid.shape[1] - 1, 0)  # masks are not bound by a window
+        return add_offset_bias(None, self.mask_bias(reach), plan).squeeze(1)
+
+    def _seen(self, mask_logit: Tensor, allowed: Tensor) -> Tensor:
+        """Find the tokens that each query sees of those that it may see (B, M, N)."""
         logit = mask_logit.detach()
         if self.cross_attention == "mask":
             return _unless_nothing(logit >= self.threshold_logit, allowed)
         nearest = logit.masked_fill(~allowed, -torch.inf).argmax(1, keepdim=True)  # (B, 1, N)
         return torch.zeros_like(allowed).scatter_(1, nearest, True)
+
+
+def _allowed(plan: Plan) -> Tensor:
+    """True for the tokens that each real query may see (B, M, N)."""
+    real = plan.query_valid.unsqueeze(-1).expand(-1, -1, plan.key_valid.shape[1])  # (B, M, N)
+    visible = plan.visible()  # (B or 1, 1, M or 1, N)
+    return real if visible is None else real & visible.squeeze(1)
 
 
 def _unless_nothing(chosen: Tensor, allowed: Tensor) -> Tensor:
