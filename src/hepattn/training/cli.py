@@ -56,7 +56,9 @@ class TrainingCLI(LightningCLI):
         module_class: The experiment's module. Its attribute ``monitor: tuple[name, mode]`` says
             which metric picks the best checkpoint, ``("val/loss", "min")`` by default.
         data_class: The experiment's data module.
-        links: Source key to target key, for what the data decides.
+        links: Source key to target key, for what the config of the data decides.
+        data_links: Attribute of the data module to target key, for what only the data itself knows,
+            such as the number of its classes.
         default_name: Name of the run where the user gives none.
         args: Command line arguments, configs given as paths.
         config_paths: The configs among them.
@@ -68,11 +70,13 @@ class TrainingCLI(LightningCLI):
         data_class: type[LightningDataModule],
         *,
         links: dict[str, str],
+        data_links: dict[str, str],
         default_name: str,
         args: list[str],
         config_paths: list[Path],
     ) -> None:
         self.links = links
+        self.data_links = data_links
         self.default_name = default_name
         self.args = args
         self.config_paths = config_paths
@@ -97,6 +101,8 @@ class TrainingCLI(LightningCLI):
         parser.add_class_arguments(RunConfig, "run")
         for source, target in self.links.items():
             parser.link_arguments(source, target, apply_on="parse")
+        for attribute, target in self.data_links.items():
+            parser.link_arguments(f"data.{attribute}", target, apply_on="instantiate")
 
     def _prepare_subcommand_parser(
         self, klass: type, subcommand: str, **kwargs: Any
@@ -109,7 +115,8 @@ class TrainingCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
         """Parse the arguments after refusing values for linked keys."""
-        refuse_linked_values(args, self.config_paths, self.links)
+        data_links = {f"data.{name}": target for name, target in self.data_links.items()}
+        refuse_linked_values(args, self.config_paths, self.links | data_links)
         self.config = parser.parse_args(args)
 
     def _parse_ckpt_path(self) -> None:
@@ -232,6 +239,7 @@ def run(
     *,
     config: Path | str | None = None,
     links: dict[str, str] | None = None,
+    data_links: dict[str, str] | None = None,
     args: list[str] | None = None,
 ) -> TrainingCLI:
     """Run an experiment from its command line.
@@ -244,7 +252,8 @@ def run(
         data_class: The experiment's data module.
         config: The config that ships with the experiment; it names the run where the command
             line names no config.
-        links: Source key to target key, for what the data decides.
+        links: Source key to target key, for what the config of the data decides.
+        data_links: Attribute of the data module to target key, for what only the data itself knows.
         args: Command line arguments, by default those of the process.
 
     Returns:
@@ -263,6 +272,7 @@ def run(
                 module_class,
                 data_class,
                 links=links or {},
+                data_links=data_links or {},
                 default_name=name,
                 args=resolved,
                 config_paths=paths,

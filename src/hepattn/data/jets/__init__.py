@@ -1,0 +1,1 @@
+"""Jets: files to batches."""
