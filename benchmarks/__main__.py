@@ -6,7 +6,7 @@ from pathlib import Path
 
 import measure
 
-NAMES = ("attention", "bias", "events", "encoder", "trackml")
+NAMES = ("attention", "bias", "events", "encoder", "trackml", "data")
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from hepattn.losses.classification import BinaryCrossEntropy, FocalLoss
+from hepattn.losses.classification import BinaryCrossEntropy, CrossEntropy, FocalLoss
 
 
 @pytest.fixture
@@ -73,3 +73,29 @@ def test_padding_gets_no_gradient_and_an_empty_batch_no_loss(
 def test_senseless_options_are_refused(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_cross_entropy_weighs_each_event(smoothing: float) -> None:
+    logit, label = torch.randn(5, 3), torch.tensor([0, 2, 1, 2, 0])
+    weight = torch.tensor([1.0, 0.5, 0.0, 2.0, 3.0])
+    terms = []
+    for row, true, w in zip(logit.tolist(), label.tolist(), weight.tolist(), strict=True):
+        log_sum = math.log(sum(map(math.exp, row)))
+        target = [smoothing / 3 + (1 - smoothing) * (c == true) for c in range(3)]
+        terms.append(-w * sum(t * (x - log_sum) for t, x in zip(target, row, strict=True)))
+    ours = CrossEntropy(smoothing)(logit, label, weight)
+    assert_close(ours, torch.tensor(sum(terms) / 6.5))
+
+
+def test_cross_entropy_of_events_without_weight_is_zero() -> None:
+    logit = torch.randn(2, 3, requires_grad=True)
+    loss = CrossEntropy()(logit, torch.tensor([0, 1]), torch.zeros(2))
+    loss.backward()
+    assert loss == 0
+    assert (logit.grad == 0).all()
+
+
+def test_cross_entropy_refuses_to_smooth_everything() -> None:
+    with pytest.raises(ValueError, match=r"label_smoothing=1.0 must be at least 0 and below 1"):
+        CrossEntropy(1.0)

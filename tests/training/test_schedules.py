@@ -10,6 +10,7 @@ from hepattn.training.schedules import (
     Attention,
     Constant,
     Cosine,
+    FlatThenDecay,
     Linear,
     OneCycle,
     Plateau,
@@ -48,6 +49,17 @@ def test_cosine_follows_its_formula() -> None:
     expected = [0.1 + 1.9 * n / 3 for n in (1, 2)]
     expected += [0.1 + 1.9 * 0.5 * (1 + math.cos(math.pi * (n - 3) / 9)) for n in range(3, 13)]
     assert seen == pytest.approx(expected)
+
+
+def test_flat_then_decay_falls_in_its_last_part_to_its_end() -> None:
+    seen = rates(FlatThenDecay(optimizer(), 10), 10)
+    assert seen == pytest.approx([0.5] * 7 + [0.5 * 0.01 ** (n / 3) for n in (1, 2, 3)])
+
+
+@pytest.mark.parametrize("option", ["decay_fraction", "end_factor"])
+def test_flat_then_decay_refuses_what_is_no_fraction(option: str) -> None:
+    with pytest.raises(ValueError, match=f"{option}=1.5 must be above 0 and at most 1"):
+        FlatThenDecay(optimizer(), 10, **{option: 1.5})
 
 
 def test_warmup_can_be_a_fraction_of_all_steps() -> None:

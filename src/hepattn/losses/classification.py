@@ -1,6 +1,6 @@
-"""Losses for yes-or-no questions about the real tokens of each event."""
+"""Losses for classes: yes or no for the tokens of an event, one of several for an event."""
 
-# B events, N tokens
+# B events, N tokens, C classes
 
 from typing import Literal
 
@@ -79,6 +79,40 @@ class FocalLoss(nn.Module):
         if self.alpha is not None:
             loss = loss * torch.where(label, self.alpha, 1 - self.alpha)
         return _mean_over_real(loss, valid)
+
+
+class CrossEntropy(nn.Module):
+    """Cross-entropy of one class an event, averaged with the events' weights.
+
+    Args:
+        label_smoothing: Share of the target that is spread evenly over all classes.
+
+    Raises:
+        ValueError: If the share is not in [0, 1).
+    """
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing={label_smoothing} must be at least 0 and below 1")
+        self.label_smoothing = label_smoothing
+
+    def forward(self, logit: Tensor, label: Tensor, weight: Tensor) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            logit: Scores before the softmax (B, C).
+            label: Number of the true class (B).
+            weight: Weight of each event (B), not negative.
+
+        Returns:
+            A scalar; zero where all weights are.
+        """
+        loss = F.cross_entropy(
+            logit.float(), label, reduction="none", label_smoothing=self.label_smoothing
+        )  # (B)
+        total = weight.sum()
+        return (loss * weight).sum() / torch.where(total > 0, total, 1.0)
 
 
 def check_focal(gamma: float, alpha: float | None) -> None:

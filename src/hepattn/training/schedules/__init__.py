@@ -12,7 +12,7 @@ Optimiser and number of steps come from the module.
 """
 
 from hepattn.training.schedules.base import Schedule
-from hepattn.training.schedules.formulas import Attention, SqrtExp
+from hepattn.training.schedules.formulas import Attention, FlatThenDecay, SqrtExp
 from hepattn.training.schedules.one_cycle import OneCycle
 from hepattn.training.schedules.plateau import Plateau
 from hepattn.training.schedules.warmup import Constant, Cosine, Linear
@@ -21,6 +21,7 @@ __all__ = [
     "Attention",
     "Constant",
     "Cosine",
+    "FlatThenDecay",
     "Linear",
     "OneCycle",
     "Plateau",

@@ -1,4 +1,4 @@
-"""Schedules that are one formula of the step, without an end."""
+"""Schedules that are one formula of the step."""
 
 import math
 
@@ -92,3 +92,54 @@ class SqrtExp(Schedule):
     def formula(self, n: int) -> float:
         """Rate of the n-th step."""
         return self.amplitude * math.sqrt(n * self.rate) * math.exp(-n * self.rate)
+
+
+class FlatThenDecay(Schedule):
+    """A constant rate, then an exponential fall to a fraction of it: s f^((n - d) / (N - d)).
+
+    The recipe of ParT and ParticleNet (arXiv:2202.03772), here with every step instead of every
+    epoch.
+
+    Args:
+        optimizer: Optimiser whose rates follow the schedule.
+        num_steps: Total number of optimiser steps N.
+        max_lr: Constant rate s; by default the optimiser's own.
+        decay_fraction: Fraction of the steps that is left when the rate begins to fall, at step d.
+        end_factor: Fraction f of the rate at the last step.
+        freeze_step: Step from which on the rate stands still.
+        epoch_factor: Factor applied once at the end of every epoch.
+
+    Raises:
+        ValueError: If one of the fractions is not in (0, 1].
+    """
+
+    needs_num_steps = True
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        num_steps: int,
+        *,
+        max_lr: float | None = None,
+        decay_fraction: float = 0.3,
+        end_factor: float = 0.01,
+        freeze_step: int | None = None,
+        epoch_factor: float = 1.0,
+    ) -> None:
+        for name, value in (("decay_fraction", decay_fraction), ("end_factor", end_factor)):
+            if not 0 < value <= 1:
+                raise ValueError(f"{name}={value} must be above 0 and at most 1")
+        self.decay_steps = decay_fraction * num_steps
+        self.end_factor = end_factor
+        super().__init__(
+            optimizer,
+            num_steps,
+            max_lr=max_lr,
+            freeze_step=freeze_step,
+            epoch_factor=epoch_factor,
+        )
+
+    def formula(self, n: int) -> float:
+        """Rate of the n-th step."""
+        progress = 1 - (self.num_steps - n) / self.decay_steps
+        return self.peak * self.end_factor ** min(max(progress, 0.0), 1.0)

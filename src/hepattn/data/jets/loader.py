@@ -1,0 +1,85 @@
+"""A loader that can go on in the middle of an epoch."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch.utils.data import DataLoader, Sampler
+
+from hepattn.data.jets.batch import JetBatch
+from hepattn.data.jets.streaming import StreamingJets
+
+
+class EpochSampler(Sampler[None]):
+    """Asks for the next batch again and again, and passes on which epoch it is.
+
+    Args:
+        dataset: The jets.
+    """
+
+    def __init__(self, dataset: StreamingJets) -> None:
+        self.set_epoch = dataset.set_epoch
+
+    def __iter__(self) -> Iterator[None]:
+        while True:
+            yield None
+
+
+class StreamingLoader(DataLoader[JetBatch]):
+    """A loader of ``StreamingJets`` that knows which batches it handed out.
+
+    Lightning saves its state in checkpoints, restores it, and says which epoch it is. Each
+    iteration is an epoch of its own; one that was broken off is not continued, unless its state
+    is loaded.
+
+    Args:
+        dataset: The jets.
+        num_workers: Number of processes that read; 0 for none beside this one.
+        pin_memory: Whether batches lie in memory from which they are copied to a GPU faster.
+        persistent_workers: Whether the processes live on after an epoch.
+    """
+
+    def __init__(
+        self,
+        dataset: StreamingJets,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+        persistent_workers: bool = False,
+    ) -> None:
+        super().__init__(
+            dataset,
+            batch_size=None,
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            persistent_workers=persistent_workers,
+        )
+        # DataLoader lets nobody choose a sampler for streams, and Lightning looks for epochs there.
+        object.__setattr__(self, "sampler", EpochSampler(dataset))
+
+    def __iter__(self) -> Iterator[JetBatch]:
+        if not self.num_workers:
+            yield from super().__iter__()
+            return
+        self.dataset.begin()
+        for batch in super().__iter__():
+            self.dataset.count()
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of the jets, and the number of workers."""
+        return self.dataset.state_dict() | {"num_workers": self.num_workers}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state at the next iteration.
+
+        Args:
+            state: What ``state_dict`` returned.
+
+        Raises:
+            ValueError: If the jets, their order or the number of workers differ.
+        """
+        if max(1, state["num_workers"]) != max(1, self.num_workers):
+            raise ValueError(
+                f"num_workers={self.num_workers} must be {state['num_workers']}, as when the state "
+                "was saved: another number deals out the batches in another order"
+            )
+        self.dataset.load_state_dict(state)
