@@ -16,6 +16,8 @@ More about it.
 """
 import sys
 
+CONFIG = "sort.yaml"
+
 
 def main():
     print("ran", sys.argv)
@@ -46,6 +48,16 @@ def test_help_lists_experiments_and_tools(toys: Path, capsys: pytest.CaptureFixt
     assert "Filter toys." in text
     assert "toys/data" not in text
     assert all(tool in text for tool in cli.TOOLS)
+
+
+def test_the_config_of_an_experiment_may_have_another_name(
+    toys: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (toys / "sort.py").write_text(SCRIPT.replace("sort.yaml", "bubble.yaml"))
+    (toys / "bubble.yaml").write_text("{}")
+    assert cli.main(["toys/sort", "fit"]) == 0
+    expected = [str(toys / "sort.py"), "fit", "--config", str(toys / "bubble.yaml")]
+    assert capsys.readouterr().out == f"ran {expected}\n"
 
 
 def test_an_experiment_runs_with_its_own_config(

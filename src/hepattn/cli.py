@@ -16,19 +16,31 @@ SUBCOMMANDS = ("fit", "validate", "test", "predict")
 TOOLS = {
     "simulate-tracker": ("hepattn.simulate.tracker", "simulate events of a silicon tracker"),
     "prep-trackml": ("hepattn.data.trackml", "convert TrackML files to a fast store"),
+    "simulate-jets": ("hepattn.simulate.jets", "simulate jets of ten classes"),
+    "download": ("hepattn.data.download", "fetch a published jet data set"),
+    "summarise-jets": ("hepattn.experiments.jets.summary", "compare the tests of several taggers"),
+    "export": ("hepattn.deploy.export", "write a run's network as ONNX, checked"),
+    "attention-maps": ("hepattn.deploy.attention_maps", "draw what a run's network attends to"),
+    "quantise": ("hepattn.deploy.quantise", "make a run's network int8 and compare"),
+    "profile": ("hepattn.deploy.profile", "time a run's network layer by layer"),
     "score-trackml": ("hepattn.experiments.trackml.score", "score a submission as the challenge"),
 }
 
 
 def experiments() -> dict[str, Path]:
-    """Every experiment by name: the scripts with a config of the same name beside them."""
+    """Every experiment by name: the scripts that say which config they begin with."""
     folder = Path(__file__).parent / "experiments"
     scripts = sorted(folder.glob("*/*.py"))
-    return {
-        f"{script.parent.name}/{script.stem}": script
-        for script in scripts
-        if script.with_suffix(".yaml").exists()
-    }
+    return {f"{s.parent.name}/{s.stem}": s for s in scripts if shipped_config(s)}
+
+
+def shipped_config(script: Path) -> Path | None:
+    """The config that a script names in its constant ``CONFIG``, without running the script."""
+    for statement in ast.parse(script.read_text()).body:
+        match statement:
+            case ast.Assign([ast.Name("CONFIG")], ast.Constant(str(name))):
+                return script.with_name(name)
+    return None
 
 
 def summary(script: Path) -> str:
@@ -88,7 +100,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return 2
     script = found[name]
     try:
-        rest = add_shipped_config(rest, script.with_suffix(".yaml"), SUBCOMMANDS)
+        rest = add_shipped_config(rest, shipped_config(script), SUBCOMMANDS)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -21,12 +21,12 @@ from hepattn import cli
 from hepattn.data.trackml import ParticleSelection, make_targets, open_events, write_submission
 from hepattn.experiments.trackml import tracking
 from hepattn.experiments.trackml.data import TrackMLData
-from hepattn.experiments.trackml.plots import save_figure
 from hepattn.experiments.trackml.score import score
 from hepattn.experiments.trackml.tracking import LINKS, Tracking, main
 from hepattn.nn.normalise import Feature
 from hepattn.simulate.tracker import TrackerConfig, simulate_events
 from hepattn.training.cli import run
+from hepattn.training.figures import save_figure
 
 DATA = ["--data.num_simulated", "6", "--data.batch_size", "2"]
 DATA += ["--data.simulation.num_particles", "50"]

@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 
 from hepattn.data.trackml import PARTICLE_COLUMNS
-from hepattn.experiments.trackml.plots import save_figure
 from hepattn.experiments.trackml.tracking_plots import (
     EDGES,
     LABELS,
@@ -22,6 +21,7 @@ from hepattn.experiments.trackml.tracking_plots import (
 from hepattn.metrics.track_matching import CRITERIA, TrackStatus
 from hepattn.metrics.tracking import ParticleTable, TrackTable
 from hepattn.physics.track_fit import FIT_COLUMNS
+from hepattn.training.figures import save_figure
 
 
 def heights(axis: Axes, curve: int = 0) -> np.ndarray:

@@ -31,7 +31,7 @@ from hepattn.training.configs import (
 )
 from hepattn.training.loggers import Comet
 from hepattn.training.parser import Parser, refuse_linked_values
-from hepattn.training.provenance import RunRecorder
+from hepattn.training.provenance import RunRecorder, describe_experiment
 from hepattn.training.run_directory import (
     RunConfig,
     RunDirectory,
@@ -44,6 +44,7 @@ NOISE = (
     "The dirpath has changed",  # a checkpoint of another run
     "Checkpoint directory .* exists",  # at every resume
     ".*isinstance.treespec, LeafSpec",  # Lightning with torch 2.13
+    "Your `IterableDataset` has `__len__` defined",  # our streams share out what workers read
 )
 # Lightning 2.6 calls a method that jsonargparse has renamed
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
@@ -159,9 +160,12 @@ class TrainingCLI(LightningCLI):
         given = config.get("callbacks") or []
         given = list(given) if isinstance(given, list) else [given]
         seed = self._get(self.config, "seed_everything")
+        experiment = describe_experiment(
+            type(self.model), type(self.datamodule), self.links, self.data_links
+        )
         ours: list[Callback] = [
             RandomState(),
-            RunRecorder(self.run_directory, self.config_text, seed),
+            RunRecorder(self.run_directory, self.config_text, seed, experiment),
         ]
         if config.get("fast_dev_run"):  # Lightning would still save the last checkpoint
             given = [c for c in given if not isinstance(c, ModelCheckpoint)]
@@ -211,6 +215,8 @@ class TrainingCLI(LightningCLI):
 
     def _evaluation_checkpoint(self, asked: str | None) -> str | None:
         checkpoint = self._named_checkpoint(asked or "best")
+        if checkpoint is None and getattr(self.model, "has_weights", False):
+            return None
         if checkpoint is None and not self.trainer.fast_dev_run:
             raise RunDirectoryError(
                 f"{self.run_directory.path} holds no checkpoint to {self.subcommand}; train first, "

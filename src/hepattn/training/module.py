@@ -38,6 +38,8 @@ class BaseModule(LightningModule):
     """
 
     monitor: ClassVar[tuple[str, str]] = ("val/loss", "min")
+    has_weights = False
+    """Whether the network can be tested as it is built, without a checkpoint."""
     evaluation_folder: Path
     """Where a test or a prediction writes, new for each: ``eval/test``, ``eval/test_2``, …"""
 
@@ -93,6 +95,19 @@ class BaseModule(LightningModule):
         """
         return {}
 
+    def network_inputs(self, batch: Any) -> tuple[Tensor, ...]:
+        """What ``net`` is called with, for tools that look at the network alone.
+
+        The first dimension of each is B and the second, where there is one, N.
+
+        Args:
+            batch: The batch.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} must define network_inputs(batch), the tensors that its "
+            "network is called with, for this tool"
+        )
+
     def num_events(self, batch: Any) -> int:
         """Number of events in a batch."""
         return batch.valid.shape[0]
@@ -132,9 +147,18 @@ class BaseModule(LightningModule):
             self.update_metrics(stage, batch, outputs)
         return loss, outputs
 
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Groups of parameters for the optimiser: those that decay and those that do not.
+
+        A group may have an ``lr_factor`` on the optimiser's own rate.
+        """
+        return parameter_groups(self)
+
     def configure_optimizers(self) -> Any:
         """Build the optimiser on decaying and plain parameters, and its schedule."""
-        optimizer = self.make_optimizer(parameter_groups(self))
+        optimizer = self.make_optimizer(self.parameter_groups())
+        for group in optimizer.param_groups:
+            group["lr"] *= group.pop("lr_factor", 1.0)
         if self.make_schedule is None:
             return optimizer
         num_steps = self.trainer.estimated_stepping_batches

@@ -38,12 +38,31 @@ def _git(folder: Path, *args: str) -> str:
     return done.stdout.strip()
 
 
-def describe_environment(seed: int | None, fingerprint: object) -> dict[str, Any]:
+def describe_experiment(
+    module_class: type, data_class: type, links: dict[str, str], data_links: dict[str, str]
+) -> dict[str, Any]:
+    """Say in plain types which classes a run is made of, so that it can be opened again.
+
+    Args:
+        module_class: The experiment's module.
+        data_class: The experiment's data module.
+        links: Source key to target key, for what the config of the data decides.
+        data_links: Attribute of the data module to target key, for what only the data itself knows.
+    """
+    classes = {"module": module_class, "data": data_class}
+    paths = {key: f"{found.__module__}.{found.__qualname__}" for key, found in classes.items()}
+    return {**paths, "links": links, "data_links": data_links}
+
+
+def describe_environment(
+    seed: int | None, fingerprint: object, experiment: dict[str, Any]
+) -> dict[str, Any]:
     """Collect what is needed to repeat a run beside its config.
 
     Args:
         seed: Seed of all random generators.
         fingerprint: What the data module says about its files.
+        experiment: Classes of the run, see `describe_experiment`.
     """
     versions = {}
     for package in PACKAGES:
@@ -52,6 +71,7 @@ def describe_environment(seed: int | None, fingerprint: object) -> dict[str, Any
         except importlib.metadata.PackageNotFoundError:
             versions[package] = None
     return {
+        "experiment": experiment,
         "seed": seed,
         "git": git_state(),
         "python": platform.python_version(),
@@ -71,19 +91,29 @@ class RunRecorder(Callback):
         directory: Directory of the run.
         config: Config as YAML text.
         seed: Seed of all random generators.
+        experiment: Classes of the run, see `describe_experiment`.
     """
 
-    def __init__(self, directory: RunDirectory, config: str, seed: int | None) -> None:
+    def __init__(
+        self,
+        directory: RunDirectory,
+        config: str,
+        seed: int | None,
+        experiment: dict[str, Any],
+    ) -> None:
         self.directory = directory
         self.config = config
         self.seed = seed
+        self.experiment = experiment
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write both files on the first process of a real training."""
         if stage != "fit" or trainer.fast_dev_run or not trainer.is_global_zero:
             return
         fingerprint = getattr(trainer.datamodule, "fingerprint", None)
-        record = describe_environment(self.seed, fingerprint() if callable(fingerprint) else None)
+        record = describe_environment(
+            self.seed, fingerprint() if callable(fingerprint) else None, self.experiment
+        )
         file = self.directory.environment_file
         if file.exists():
             previous = json.loads(file.read_text())

@@ -26,6 +26,7 @@ from hepattn.data.trackml import (
 )
 from hepattn.nn.normalise import Feature
 from hepattn.simulate.tracker import VERSION, TrackerConfig, simulate_events
+from hepattn.training.cache import cache_folder
 
 
 class TrackMLData(LightningDataModule):
@@ -99,7 +100,7 @@ class TrackMLData(LightningDataModule):
     def source(self) -> EventSource:
         """The events, opened at the first use."""
         if self._source is None:
-            self._source = open_events(self.path or cache_folder(self.simulation) / "store")
+            self._source = open_events(self.path or simulated_folder(self.simulation) / "store")
         return self._source
 
     @property
@@ -179,12 +180,9 @@ class TrackMLData(LightningDataModule):
         )
 
 
-def cache_folder(simulation: TrackerConfig) -> Path:
+def simulated_folder(simulation: TrackerConfig) -> Path:
     """Where the simulated events of these options are kept."""
-    root = Path(os.environ.get("HEPATTN_CACHE", Path.home() / ".cache" / "hepattn"))
-    text = json.dumps([VERSION, asdict(simulation)], sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    return root / f"tracker-{simulation.num_particles}-{digest[:12]}"
+    return cache_folder(f"tracker-{simulation.num_particles}", VERSION, simulation)
 
 
 def simulate_into_cache(simulation: TrackerConfig, num_events: int) -> None:
@@ -193,7 +191,7 @@ def simulate_into_cache(simulation: TrackerConfig, num_events: int) -> None:
     Raises:
         DataError: If the cache can't be written or the simulation lacks an extra.
     """
-    folder = cache_folder(simulation)
+    folder = simulated_folder(simulation)
     try:
         if len(open_events(folder / "store")) >= num_events:
             rank_zero_info(f"data.path is null: simulated events from {folder}")

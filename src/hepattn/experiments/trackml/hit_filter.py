@@ -19,12 +19,13 @@ from hepattn.data.error import DataError
 from hepattn.data.trackml import PARTICLE_COLUMNS, HitBatch
 from hepattn.experiments.trackml import plots
 from hepattn.experiments.trackml.data import TrackMLData
-from hepattn.experiments.trackml.report import format_efficiency, write_figures
 from hepattn.metrics.hit_filter import FilterFigures, HitFilterMetrics
 from hepattn.nn.normalise import Feature
 from hepattn.training.cli import run, run_script
+from hepattn.training.figures import save_figure
 from hepattn.training.module import BaseModule, ScheduleCallable
 from hepattn.training.optimizer import OptimizerCallable
+from hepattn.training.report import format_efficiency, write_figures
 
 FIXED_EFFICIENCIES = (0.99, 0.995)
 
@@ -95,7 +96,11 @@ class HitFilter(BaseModule):
 
     def forward(self, batch: HitBatch) -> Tensor:
         """Score the hits: logits (B, N)."""
-        return self.net(batch.hits, batch.valid)
+        return self.net(*self.network_inputs(batch))
+
+    def network_inputs(self, batch: HitBatch) -> tuple[Tensor, Tensor]:
+        """Raw hit columns (B, N, F) and which are real (B, N)."""
+        return batch.hits, batch.valid
 
     def losses(self, batch: HitBatch, outputs: Tensor) -> dict[str, Tensor]:
         """The one loss: are the hits signal?"""
@@ -158,19 +163,19 @@ class HitFilter(BaseModule):
     def _draw(self, folder: Path, threshold: float) -> None:
         collected = self.collected["test"]
         score, label = (values.cpu().numpy() for values in collected.scores())
-        plots.save_figure(plots.plot_scores(score, label, threshold), folder / "scores.png")
-        plots.save_figure(plots.plot_scan(score, label, threshold), folder / "threshold_scan.png")
+        save_figure(plots.plot_scores(score, label, threshold), folder / "scores.png")
+        save_figure(plots.plot_scan(score, label, threshold), folder / "threshold_scan.png")
         retained = collected.retained(threshold).cpu().numpy()
         table = dim_zero_cat(collected.particles).cpu().numpy()
         pt, eta = (table[:, PARTICLE_COLUMNS.index(name)] for name in ("pt", "eta"))
-        plots.save_figure(plots.plot_retained(retained, pt, eta), folder / "particles_retained.png")
+        save_figure(plots.plot_retained(retained, pt, eta), folder / "particles_retained.png")
         if {"x", "y", "z"} <= set(self.names):
             hits, valid = self.display.hits[0], self.display.valid[0]
             columns = [self.names.index(name) for name in "xyz"]
             position = hits[valid][:, columns].cpu().numpy()
             kept = (self(self.display)[0].sigmoid() >= threshold)[valid].cpu().numpy()
             labels = self.display.label[0][valid].cpu().numpy()
-            plots.save_figure(plots.plot_event(position, labels, kept), folder / "event.png")
+            save_figure(plots.plot_event(position, labels, kept), folder / "event.png")
 
 
 def print_figures(figures: FilterFigures, summary: dict[str, float]) -> None:
@@ -187,12 +192,13 @@ def print_figures(figures: FilterFigures, summary: dict[str, float]) -> None:
     Console().print(table)
 
 
+CONFIG = "hit_filter.yaml"
 LINKS = {"data.features": "model.features", "data.selection.min_hits": "model.min_hits"}
 
 
 def main(args: list[str] | None = None) -> None:
     """Run the hit filter from the command line."""
-    run(HitFilter, TrackMLData, config="hit_filter.yaml", links=LINKS, args=args)
+    run(HitFilter, TrackMLData, config=CONFIG, links=LINKS, args=args)
 
 
 if __name__ == "__main__":

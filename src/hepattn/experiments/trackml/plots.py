@@ -1,9 +1,7 @@
 """Figures of the TrackML experiments."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
-import matplotlib as mpl
 import mplhep
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,27 +9,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from hepattn.metrics.efficiency import Efficiency, binned_efficiency
+from hepattn.training.figures import new_figure
 
 PT_EDGES = np.array([0.5, 0.75, 0.9, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0])  # GeV
 ETA_EDGES = np.linspace(-4, 4, 17)
 
 Array = NDArray[np.generic]
-
-
-def new_figure(num_columns: int = 1, num_rows: int = 1) -> tuple[Figure, list[Axes]]:
-    """Make an empty figure in the field's style, without a window system."""
-    style = {**mplhep.style.ATLAS, "mathtext.fontset": "dejavusans", "figure.autolayout": False}
-    with mpl.rc_context(style):
-        size = (6.5 * num_columns, 5 * num_rows)
-        figure = Figure(figsize=size, layout="constrained")
-        axes = figure.subplots(num_rows, num_columns, squeeze=False)
-    return figure, list(axes.flat)
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure to a file, making its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
 
 
 def plot_scores(score: Array, label: Array, threshold: float) -> Figure:

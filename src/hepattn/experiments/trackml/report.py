@@ -1,37 +1,12 @@
-"""Figures of an evaluation as a file and as a table."""
-
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
-from pathlib import Path
-from typing import Any
+"""Figures of a tracking as a table."""
 
 from rich.console import Console
 from rich.table import Table
 
-from hepattn.metrics.efficiency import Efficiency
 from hepattn.metrics.tracking import CriterionFigures, TrackingFigures
+from hepattn.training.report import format_efficiency
 
 CRITERIA_NAMES = {"double_majority": "double majority", "perfect": "perfect", "lhc": "LHC"}
-
-
-def write_figures(folder: Path, figures: Mapping[str, Any]) -> None:
-    """Write ``metrics.json``; what is nothing out of nothing becomes null.
-
-    Args:
-        folder: Folder of the evaluation; it is made.
-        figures: Numbers, mappings of numbers, or dataclasses of figures, by name.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    plain = {k: asdict(v) if is_dataclass(v) else v for k, v in figures.items()}
-    text = json.dumps(plain, indent=2, default=float).replace("NaN", "null")
-    (folder / "metrics.json").write_text(text + "\n")
-
-
-def format_efficiency(value: Efficiency) -> str:
-    """Write an efficiency in per cent with its interval."""
-    middle, low, high = (100 * float(part) for part in value)
-    return f"{middle:.2f} -{middle - low:.2f} +{high - middle:.2f} %"
 
 
 def print_tracking_figures(before: TrackingFigures, after: TrackingFigures) -> None:

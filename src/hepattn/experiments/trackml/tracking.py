@@ -19,8 +19,7 @@ from hepattn.data.trackml import HitBatch, SubmissionWriter
 from hepattn.experiments.trackml import tracking_plots
 from hepattn.experiments.trackml.data import TrackMLData
 from hepattn.experiments.trackml.event_display import draw_attention, draw_event
-from hepattn.experiments.trackml.plots import save_figure
-from hepattn.experiments.trackml.report import print_tracking_figures, write_figures
+from hepattn.experiments.trackml.report import print_tracking_figures
 from hepattn.experiments.trackml.tracks import (
     PARAMETER_NAMES,
     first_hits,
@@ -35,8 +34,10 @@ from hepattn.nn.normalise import Feature
 from hepattn.nn.queries import DynamicQueries
 from hepattn.physics.track_fit import FIT_COLUMNS, fit_helices
 from hepattn.training.cli import run, run_script
+from hepattn.training.figures import save_figure
 from hepattn.training.module import BaseModule, ScheduleCallable
 from hepattn.training.optimizer import OptimizerCallable
+from hepattn.training.report import write_figures
 
 
 class Tracking(BaseModule):
@@ -314,12 +315,13 @@ def _check_parts(net: MaskFormer, loss: SetPredictionLoss, names: Sequence[str])
         )
 
 
+CONFIG = "tracking.yaml"
 LINKS = {"data.features": "model.features", "data.selection.min_hits": "model.min_hits"}
 
 
 def main(args: list[str] | None = None) -> None:
     """Run the tracking from the command line."""
-    run(Tracking, TrackMLData, config="tracking.yaml", links=LINKS, args=args)
+    run(Tracking, TrackMLData, config=CONFIG, links=LINKS, args=args)
 
 
 if __name__ == "__main__":

@@ -16,12 +16,12 @@ from hepattn.experiments.trackml.plots import (
     Array,
     draw_efficiencies,
     draw_points,
-    new_figure,
 )
 from hepattn.metrics.efficiency import binned_efficiency
 from hepattn.metrics.track_matching import CRITERIA, TrackStatus, match_tracks, track_status
 from hepattn.metrics.tracking import ParticleTable, TrackTable
 from hepattn.physics.track_fit import FIT_COLUMNS
+from hepattn.training.figures import new_figure
 
 PHI_EDGES = np.linspace(-np.pi, np.pi, 17)
 Z_EDGES = np.linspace(-160, 160, 17)  # mm
