@@ -4,6 +4,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class MaskedBatchNorm(nn.BatchNorm1d):
@@ -14,7 +15,7 @@ class MaskedBatchNorm(nn.BatchNorm1d):
     """
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Normalise.
+        """Normalise; a batch of fewer than two real tokens by the statistics of earlier ones.
 
         Args:
             x: Token features (B, N, D), or real tokens alone (P, D).
@@ -23,8 +24,21 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         Returns:
             Like ``x``; zero at padded slots.
         """
-        if valid is None or not self.training:
-            flat = super().forward(x.flatten(0, -2)).view(x.shape)
-            return flat if valid is None else flat.masked_fill(~valid.unsqueeze(-1), 0.0)
-        real = super().forward(x[valid])  # (P, D)
-        return torch.zeros_like(x, dtype=real.dtype).masked_scatter(valid.unsqueeze(-1), real)
+        if valid is None:
+            return self._normalise(x.flatten(0, -2)).view(x.shape)
+        hidden = ~valid.unsqueeze(-1)
+        if not self.training:
+            return (
+                self._normalise(x.masked_fill(hidden, 0.0).flatten(0, 1))
+                .view(x.shape)
+                .masked_fill(hidden, 0.0)
+            )
+        real = self._normalise(x[valid])  # (P, D)
+        return torch.zeros_like(x, dtype=real.dtype).masked_scatter(~hidden, real)
+
+    def _normalise(self, x: Tensor) -> Tensor:
+        if self.training and len(x) < 2:  # no variance
+            return F.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        return super().forward(x)

@@ -1,0 +1,64 @@
+"""Small jet networks and random jets for their tests."""
+
+# B jets, N particles, F features
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from hepattn.models.lorentz_tagger import LorentzTagger
+from hepattn.models.particle_cnn import ParticleConvNetwork
+from hepattn.models.particle_flow import ParticleFlowNetwork
+from hepattn.models.particle_net import ParticleNet
+from hepattn.nn.normalise import Feature
+from hepattn.physics.four_vector import from_pt_eta_phi_energy
+
+FEATURES = (
+    Feature("part_pt_log", shift=1.7, scale=0.7, clip=(-5, 5)),
+    Feature("part_charge"),
+    Feature("part_deta"),
+    Feature("part_dphi"),
+)
+NETWORKS = {
+    "particle_net": partial(
+        ParticleNet, FEATURES, 3, num_neighbours=4, widths=((8, 8), (12, 12)), dense_dim=16
+    ),
+    "particle_flow": partial(ParticleFlowNetwork, FEATURES, 3, (16, 16), (16, 16)),
+    "particle_cnn": partial(
+        ParticleConvNetwork, FEATURES, 3, dim=8, widths=((8, 8), (8, 8), (12, 12)), dense_dim=16
+    ),
+    "lorentz": partial(
+        LorentzTagger, FEATURES, 3, depth=1, num_vectors=4, num_scalars=8, num_heads=2
+    ),
+}
+Jets = tuple[Tensor, Tensor, Tensor]
+
+
+def make(name: str) -> nn.Module:
+    """A network in evaluation mode whose norms have learned something."""
+    net = NETWORKS[name]().eval()
+    settle(net)
+    return net
+
+
+def settle(net: nn.Module) -> None:
+    """Let batch norms be as after a training: with statistics and weights of their own."""
+    for module in net.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            nn.init.normal_(module.running_mean, std=0.3)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.3)
+
+
+def random_jets(*lengths: int) -> Jets:
+    """Raw columns (B, N, F), four-vectors (B, N, 4) and which particles are real (B, N)."""
+    valid = torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(1)
+    pt = torch.rand(valid.shape).mul(5).exp().sort(1, descending=True).values
+    place = 0.3 * torch.randn(2, *valid.shape)
+    x = torch.stack([pt.log(), torch.randint(-1, 2, valid.shape), *place], -1)
+    energy = pt * place[0].cosh() * 1.01
+    vectors = from_pt_eta_phi_energy(pt, *place, energy)
+    padding = ~valid.unsqueeze(-1)
+    return x.masked_fill(padding, 0.0), vectors.masked_fill(padding, 0.0), valid
