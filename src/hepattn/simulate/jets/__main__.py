@@ -1,0 +1,6 @@
+"""Run the jet simulation: ``python -m hepattn.simulate.jets``."""
+
+from hepattn.simulate.jets.command import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""The command line of the jet simulation."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import ArgumentParser
+
+from hepattn.simulate.jets.config import JetConfig
+from hepattn.simulate.jets.write import simulate_jets
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Write simulated jets as the command line asks.
+
+    Args:
+        args: Arguments; those of the process if None.
+    """
+    parser = ArgumentParser(
+        prog="simulate-jets",
+        description="Simulate jets of ten classes in the JetClass or the JetNet file format.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("directory", type=Path, help="Where to write; made if absent.")
+    parser.add_argument("--num_jets", type=int, default=10_000, help="How many jets.")
+    parser.add_argument("--num_workers", type=int, default=1, help="Processes.")
+    parser.add_argument("--progress", type=bool, default=True, help="Show a progress bar.")
+    parser.add_class_arguments(JetConfig, "config")
+    options = parser.instantiate(parser.parse_args(args))
+    try:
+        simulate_jets(**vars(options))
+    except (FileExistsError, ImportError, RuntimeError) as error:
+        parser.error(str(error))
