@@ -1,0 +1,51 @@
+"""What the command lines of the tools for a finished run have in common."""
+
+import sys
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from hepattn.training.cli import USER_ERRORS
+from hepattn.training.load import LoadedRun, load_run
+
+MISSING = (ImportError, NotImplementedError)  # an extra, or what a module must define
+
+
+def run_parser(name: str, description: str) -> ArgumentParser:
+    """Make a parser with the arguments that say which run.
+
+    Args:
+        name: Name of the tool.
+        description: What it does.
+    """
+    parser = ArgumentParser(
+        prog=f"hepattn {name}",
+        description=description,
+        epilog="Further options change the config of the run: --data.path OTHER",
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("run", metavar="RUN", help="Directory of the run, such as runs/hit_filter.")
+    parser.add_argument("--checkpoint", default="best", help="best (the default), last or a file.")
+    return parser
+
+
+@contextmanager
+def open_run(
+    parser: ArgumentParser, args: Sequence[str] | None
+) -> Iterator[tuple[LoadedRun, Namespace]]:
+    """Open the run that a command line names; errors that a user can mend end it with one line.
+
+    Args:
+        parser: Made by `run_parser`, with options of the tool added.
+        args: Arguments; those of the process if None.
+
+    Yields:
+        The run and the options of the tool.
+    """
+    options, overrides = parser.parse_known_args(args)
+    try:
+        yield load_run(options.run, options.checkpoint, overrides), options
+    except (*USER_ERRORS, *MISSING, FileExistsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from error
