@@ -6,7 +6,7 @@ from pathlib import Path
 
 import measure
 
-NAMES = ("attention", "bias", "events", "encoder", "trackml", "data")
+NAMES = ("attention", "bias", "events", "encoder", "trackml", "jets", "data")
 
 
 def main() -> None:

@@ -3,7 +3,9 @@
 Hit filter: the network of a shipped config on one event of hits at random places, in float32 on
 the CPU and under autocast on a GPU. Forward, and a training step: forward, loss, backward and the
 optimiser's step. A contender is a backend of attention; all have the same weights and give the
-same answer. `sdpa` makes a score of every pair of hits, so that it is left out where events are
+same answer. The network of `hit_filter` attends among the doublets of each hit and, in a step,
+looks at all signal hits and a share of the others; that of `hit_filter_paper` attends in a window
+of hits. There `sdpa` makes a score of every pair of hits, so that it is left out where events are
 too long for it.
 
 Matching: a batch of events with 50 to 100 % of the given number of tracks and 1.5 queries a track
@@ -63,6 +65,7 @@ LONGEST = {
 # A training step of the paper's network on more hits takes more memory than a laptop has.
 LONGEST_STEP = {("hit_filter_paper", "cpu"): 16384}
 LONGEST_COMPARED = 2048  # of these, logits are compared
+HITS_PER_PARTICLE = 6
 # How far equal logits may be apart after several layers.
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.3}
 
@@ -129,8 +132,9 @@ def make_filter(backend: str, options: argparse.Namespace) -> HitFilter:
     """Build the hit filter of a shipped config with a backend of our choice."""
     config = load_config(options)
     model = config["model"] | {"features": config["data"]["features"]}
-    encoder = model["net"]["init_args"]["encoder"]["init_args"]
-    encoder["attention"] = encoder.get("attention", {}) | {"backend": backend}
+    network = model["net"]["init_args"]
+    owner = network["encoder"]["init_args"] if "encoder" in network else network
+    owner["attention"] = owner.get("attention", {}) | {"backend": backend}
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(HitFilter, "model")
     torch.manual_seed(0)  # the same weights for all
@@ -148,7 +152,9 @@ def draw_event(num_hits: int, options: argparse.Namespace) -> HitBatch:
     features = [Feature(**feature) for feature in load_config(options)["data"]["features"]]
     hits = hit_features(Event("event000000000", columns), features)  # (N, F)
     valid = np.ones(num_hits, dtype=bool)
-    fields = {"hits": hits, "valid": valid, "label": rng.random(num_hits) < 0.2}
+    owner = rng.integers(-(-num_hits // HITS_PER_PARTICLE), size=num_hits) + 1
+    label = owner % 10 == 0
+    fields = {"hits": hits, "valid": valid, "label": label, "particle_id": owner}
     tensors = {name: torch.tensor(x[None], device=options.device) for name, x in fields.items()}
     return HitBatch(**dict.fromkeys(HitBatch._fields) | tensors)
 
@@ -159,13 +165,13 @@ def autocast(batch: HitBatch) -> torch.autocast:
 
 def run_forward(module: HitFilter, batch: HitBatch) -> Tensor:
     with torch.no_grad(), autocast(batch):
-        return module(batch)
+        return module.eval()(batch)
 
 
 def run_step(module: HitFilter, batch: HitBatch, optimizer: Optimizer) -> None:
     optimizer.zero_grad()
     with autocast(batch):
-        losses = module.losses(batch, module(batch))
+        losses = module.losses(batch, module.train()(batch))
     sum(losses.values()).backward()
     optimizer.step()
 

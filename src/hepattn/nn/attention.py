@@ -2,7 +2,7 @@
 
 # B events, M query tokens, N key tokens, D features, H heads, E head features
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from hepattn.nn.laser import exponentiate, logarithm
 from hepattn.nn.norm import NormName, make_norm
+from hepattn.nn.packing import Packing
 from hepattn.nn.residual import ValueResidual, ValueResidualMode
 from hepattn.nn.rotary import Rotation, rotate
 from hepattn.ops.attention import BackendName, Plan, attention, attention_weights
@@ -157,6 +158,8 @@ class Attention(nn.Module):
         context_position: Tensor | None = None,
         rotary: Rotation | None = None,
         context_rotary: Rotation | None = None,
+        packing: Packing | None = None,
+        context_packing: Packing | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Attend.
 
@@ -172,13 +175,17 @@ class Attention(nn.Module):
             context_position: The same for the keys of a context (B, N, D).
             rotary: Rotation of the queries, and without a context of the keys, see `Rotary`.
             context_rotary: Rotation of a context's keys.
+            packing: Where the query tokens stand if they are given without padding (T, D), as their
+                update is then; not with a value residual.
+            context_packing: The same for a context.
 
         Returns:
             The update of the tokens (B, M, D) and this layer's projected
             values (B, Hk, N, E).
 
         Raises:
-            ValueError: If positions are given for one side only, or missing for ``position_init``.
+            ValueError: If positions are given for one side only, or missing for ``position_init``,
+                or packed tokens have a value residual.
         """
         q, k, v, projected = self._project(
             x,
@@ -188,6 +195,8 @@ class Attention(nn.Module):
             context_position,
             rotary,
             context_rotary,
+            packing,
+            context_packing,
         )
         peak = None
         if self.options.laser:
@@ -205,6 +214,8 @@ class Attention(nn.Module):
         if peak is not None:
             out = logarithm(out, peak)
         out = out.transpose(1, 2).flatten(2)  # (B, M, D)
+        if packing is not None:
+            out = packing.pack(out)  # (T, D)
         if self.gate is not None:
             out = out * self.gate(x).sigmoid()
         return self.out(out), projected
@@ -221,6 +232,8 @@ class Attention(nn.Module):
         context_position: Tensor | None = None,
         rotary: Rotation | None = None,
         context_rotary: Rotation | None = None,
+        packing: Packing | None = None,
+        context_packing: Packing | None = None,
     ) -> Tensor:
         """Compute the weights of the attention, to look at; arguments as in `forward`.
 
@@ -235,6 +248,8 @@ class Attention(nn.Module):
             context_position,
             rotary,
             context_rotary,
+            packing,
+            context_packing,
         )
         return attention_weights(q, k, plan=plan, bias=bias, offset_bias=offset_bias)
 
@@ -247,13 +262,20 @@ class Attention(nn.Module):
         context_position: Tensor | None,
         rotary: Rotation | None,
         context_rotary: Rotation | None,
+        packing: Packing | None = None,
+        context_packing: Packing | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Make queries (B, H, M, E), keys, values and the values before any residual."""
         self._check_positions(context, context_position, rotary, context_rotary)
         if context is None:
             context, context_position, context_rotary = x, position, rotary
-        q = self._split(self.query(x if position is None else x + position))  # (B, H, M, E)
-        k, v = (self._split(part) for part in self._keys_and_values(context, context_position))
+            context_packing = packing
+        if self.value_residual is not None and context_packing is not None:
+            raise ValueError("packed tokens have no value residual; give padded tokens")
+        q = self.query(x if position is None else x + position)
+        q = self._split(q, packing)  # (B, H, M, E)
+        k, v = self._keys_and_values(context, context_position)
+        k, v = (self._split(part, context_packing) for part in (k, v))
         projected = v  # (B, Hk, N, E)
         if self.value_residual is not None:
             assert first_values is not None, "a value residual needs the first layer's values"
@@ -281,7 +303,7 @@ class Attention(nn.Module):
             raise ValueError(f"position_init={self.options.position_init} needs a rotary encoding")
 
     def _keys_and_values(self, context: Tensor, position: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Project the context (B, N, D) to keys and values, both (B, N, Hk * E)."""
+        """Project the context (B, N, D) to keys and values, both (B, N, Hk * E); or packed."""
         if position is None:
             return self.key_value(context).chunk(2, -1)
         weights = self.key_value.weight.chunk(2)
@@ -300,8 +322,33 @@ class Attention(nn.Module):
             heads = query.unflatten(0, (-1, self.head_dim))[::repeats]  # (Hk, E, ...)
             key_value[: len(key_value) // 2] = heads.flatten(0, 1)
 
-    def _split(self, x: Tensor) -> Tensor:
+    def _split(self, x: Tensor, packing: Packing | None = None) -> Tensor:
+        x = x if packing is None else packing.unpack(x)  # (B, N, H E)
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, H, N, E)
+
+
+def set_backend(network: nn.Module, backend: BackendName) -> None:
+    """Let all attention layers of a network use a backend.
+
+    Args:
+        network: Any module with attention layers in it: those with `AttentionOptions`.
+        backend: The backend.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    layers = [
+        layer
+        for layer in network.modules()
+        if isinstance(getattr(layer, "options", None), AttentionOptions)
+    ]
+    if not layers:
+        raise ValueError(
+            f"attention_backend={backend} has no effect: {type(network).__name__} has no attention "
+            "layers of this library"
+        )
+    for layer in layers:
+        layer.options = replace(layer.options, backend=backend)
 
 
 @torch.no_grad()

@@ -30,7 +30,7 @@ class Packing(NamedTuple):
         """Put tokens (T, ...) back into a padded batch (B, N, ...), zero elsewhere."""
         if self.index is not None:
             slots = x.new_zeros(self.num_events * self.num_slots, *x.shape[1:])
-            x = slots.index_copy(0, self.index, x)
+            x = slots.index_copy_(0, self.index, x)
         return x.unflatten(0, (self.num_events, self.num_slots))  # (B, N, ...)
 
     def with_first(self) -> "Packing":

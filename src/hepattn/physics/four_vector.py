@@ -1,8 +1,9 @@
 """Four-vectors and the quantities that colliders measure.
 
 A four-vector is (E, px, py, pz) in GeV, in the last dimension. Directions are the azimuth phi in
-(-pi, pi], the pseudorapidity eta and the rapidity y. Everything is differentiable and finite, also
-for a vector of zeros (padding) and for massless particles along the beam.
+(-pi, pi], the pseudorapidity eta and the rapidity y. Everything is finite, and so are its
+gradients, also for a vector of zeros (padding) and for massless particles along the beam: where
+pt or the mass is zero, its gradient is zero, too.
 """
 
 # ...: any leading dimensions
@@ -24,7 +25,9 @@ def transverse_momentum(vectors: Tensor) -> Tensor:
     Returns:
         (...)
     """
-    return torch.hypot(vectors[..., 1], vectors[..., 2])
+    px, py = vectors[..., 1], vectors[..., 2]
+    along_beam = (px == 0) & (py == 0)  # no gradient there
+    return torch.hypot(px.masked_fill(along_beam, 1.0), py).masked_fill(along_beam, 0.0)
 
 
 def azimuth(vectors: Tensor) -> Tensor:
@@ -54,7 +57,9 @@ def pseudorapidity(vectors: Tensor) -> Tensor:
 
 def mass(vectors: Tensor) -> Tensor:
     """Mass in GeV, zero where rounding makes its square negative; (..., 4) to (...)."""
-    return mass_squared(vectors).clamp(min=0).sqrt()
+    squared = mass_squared(vectors)
+    massless = squared <= 0
+    return squared.masked_fill(massless, 1.0).sqrt().masked_fill(massless, 0.0)
 
 
 def mass_squared(vectors: Tensor) -> Tensor:

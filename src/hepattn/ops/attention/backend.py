@@ -153,7 +153,8 @@ def choose(needs: Needs, *, plan: Plan, num_tokens: int) -> str:
     if not can:
         raise ValueError(f"no backend can do all of: {words(needs)}")
     if "cpu" in needs:
-        wanted = ["local"] if _local_is_faster(plan, num_tokens) else []
+        # The other order would write a length into graphs that are exported.
+        wanted = ["local"] if "local" in can and _local_is_faster(plan, num_tokens) else []
     else:
         is_masked = bool(needs.keys() & {"window", "wrap", "padding", "packed", "mask"})
         is_long = num_tokens >= ACCELERATOR_TOKENS

@@ -30,6 +30,8 @@ class Plan:
         is_packed: Whether a sequence holds several events.
         is_padded: Whether any key or query is padding, as far as is known.
         only: Further restriction to the pairs where it is True (B, M, N).
+        bias_masks: Whether a score bias is -inf wherever `mask` is False. Made once for many
+            layers, it spares each of them the masking.
     """
 
     pattern: Pattern
@@ -43,6 +45,7 @@ class Plan:
     is_packed: bool = False
     is_padded: bool = False
     only: Tensor | None = None
+    bias_masks: bool = False
     _mask_and_blind: tuple[Tensor | None, Tensor | None] | None = field(
         default=None, init=False, repr=False
     )

@@ -41,7 +41,7 @@ def sdpa(
     Returns:
         (B, H, M, E); zero at padded queries and where nothing is visible.
     """
-    mask = plan.mask
+    mask = None if plan.bias_masks and bias is not None else plan.mask
     if offset_bias is not None:
         bias = add_offset_bias(bias, offset_bias, plan)
     if _needs_dense_attention(q, bias):
