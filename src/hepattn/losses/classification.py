@@ -102,14 +102,18 @@ class CrossEntropy(nn.Module):
 
         Args:
             logit: Scores before the softmax (B, C).
-            label: Number of the true class (B).
+            label: Number of the true class (B); -1 where the weight is zero.
             weight: Weight of each event (B), not negative.
 
         Returns:
             A scalar; zero where all weights are.
         """
         loss = F.cross_entropy(
-            logit.float(), label, reduction="none", label_smoothing=self.label_smoothing
+            logit.float(),
+            label,
+            reduction="none",
+            ignore_index=-1,
+            label_smoothing=self.label_smoothing,
         )  # (B)
         total = weight.sum()
         return (loss * weight).sum() / torch.where(total > 0, total, 1.0)

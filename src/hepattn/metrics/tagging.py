@@ -51,8 +51,13 @@ class TaggingMetrics(Metric):
         Args:
             logit: Scores before the softmax (J, C).
             label: Number of the true class (J), -1 where it is not known.
+
+        Raises:
+            FloatingPointError: If a score is not finite.
         """
         known = label >= 0
+        if not logit[known].isfinite().all():
+            raise FloatingPointError("the network's scores are not finite; its training diverged")
         self.score.append(logit[known].double().softmax(-1))
         self.label.append(label[known])
 

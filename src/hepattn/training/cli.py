@@ -215,7 +215,12 @@ class TrainingCLI(LightningCLI):
 
     def _evaluation_checkpoint(self, asked: str | None) -> str | None:
         checkpoint = self._named_checkpoint(asked or "best")
-        if checkpoint is None and getattr(self.model, "has_weights", False):
+        if getattr(self.model, "has_weights", False) and not asked:
+            if checkpoint is not None:
+                raise RunDirectoryError(
+                    f"{self.run_directory.path} holds a checkpoint, and other weights are given; "
+                    "choose one by --ckpt_path best or another --run.name"
+                )
             return None
         if checkpoint is None and not self.trainer.fast_dev_run:
             raise RunDirectoryError(

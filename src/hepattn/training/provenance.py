@@ -13,7 +13,17 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 import hepattn
 from hepattn.training.run_directory import RunDirectory, write_atomically
 
-PACKAGES = ("hepattn", "torch", "lightning", "jsonargparse", "numpy", "scipy", "pyarrow")
+PACKAGES = (
+    "hepattn",
+    "torch",
+    "lightning",
+    "jsonargparse",
+    "numpy",
+    "scipy",
+    "pyarrow",
+    "uproot",
+    "lgatr",
+)
 
 
 def git_state() -> dict[str, Any] | None:
