@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -164,3 +165,36 @@ def test_strange_answers_are_errors(server: Server, tmp_path: Path, record: byte
 def test_unknown_part_of_a_name_is_an_error(server: Server, tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match="'test'"):
         download("top", tmp_path, server.base, only="test")
+
+
+def test_other_addresses_than_those_of_the_web_are_refused(tmp_path: Path) -> None:
+    (tmp_path / str(RECORDS["top"])).write_text("{}")
+    with pytest.raises(DownloadError, match=r"'file://.*' must begin with https:// or http://"):
+        download("top", tmp_path / "new", tmp_path.as_uri())
+
+
+def test_links_of_a_record_must_be_addresses_of_the_web(server: Server, tmp_path: Path) -> None:
+    entry = {"key": "a.h5", "size": 1, "checksum": "md5:0", "links": {"self": "file:///etc/hosts"}}
+    server.record = json.dumps({"files": [entry]}).encode()
+    with pytest.raises(DownloadError, match=r"'file:///etc/hosts' must begin with"):
+        download("top", tmp_path, server.base)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+def test_full_disk_is_not_taken_for_a_broken_connection(
+    server: Server,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def open_full(path: Path, mode: str) -> IO[bytes]:
+        path.touch()
+        return open("/dev/full", mode, buffering=0)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", open_full)
+        with pytest.raises(SystemExit):
+            main(["top", "--folder", str(tmp_path), "--base", server.base])
+    message = capsys.readouterr().err
+    assert "No space left on device; free space" in message
+    assert "broke off" not in message

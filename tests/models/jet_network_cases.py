@@ -7,11 +7,16 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from hepattn.models.linear_particle_transformer import LinearParticleTransformer
 from hepattn.models.lorentz_tagger import LorentzTagger
 from hepattn.models.particle_cnn import ParticleConvNetwork
 from hepattn.models.particle_flow import ParticleFlowNetwork
 from hepattn.models.particle_net import ParticleNet
+from hepattn.nn.attention import AttentionOptions
+from hepattn.nn.batch_norm import MaskedBatchNorm
 from hepattn.nn.normalise import Feature
+from hepattn.nn.pair_bias import PairOptions
+from hepattn.nn.particle_block import BlockOptions
 from hepattn.physics.four_vector import from_pt_eta_phi_energy
 
 FEATURES = (
@@ -20,18 +25,36 @@ FEATURES = (
     Feature("part_deta"),
     Feature("part_dphi"),
 )
+MAX_PARTICLES = 32  # of the networks that have such a limit
+LINEAR = partial(
+    LinearParticleTransformer,
+    FEATURES,
+    3,
+    max_particles=MAX_PARTICLES,
+    embedding=(8,),
+    depth=1,
+    num_class_blocks=1,
+    block=BlockOptions(attention=AttentionOptions(num_heads=2), dropout=0.0),
+)
 NETWORKS = {
     "particle_net": partial(
         ParticleNet, FEATURES, 3, num_neighbours=4, widths=((8, 8), (12, 12)), dense_dim=16
     ),
     "particle_flow": partial(ParticleFlowNetwork, FEATURES, 3, (16, 16), (16, 16)),
     "particle_cnn": partial(
-        ParticleConvNetwork, FEATURES, 3, dim=8, widths=((8, 8), (8, 8), (12, 12)), dense_dim=16
+        ParticleConvNetwork, FEATURES, 3, dim=8, stages=((8,), (12,)), dense_dim=16
+    ),
+    "linear": LINEAR,
+    "linear with pairs": partial(
+        LINEAR,
+        block=BlockOptions(style="prenorm", attention=AttentionOptions(num_heads=2), dropout=0.0),
+        pairs=PairOptions(features=("kt", "delta_r"), hidden=()),
     ),
     "lorentz": partial(
         LorentzTagger, FEATURES, 3, depth=1, num_vectors=4, num_scalars=8, num_heads=2
     ),
 }
+ORDERED = ("particle_cnn", "linear", "linear with pairs")  # networks to which the order matters
 Jets = tuple[Tensor, Tensor, Tensor]
 
 
@@ -45,7 +68,7 @@ def make(name: str) -> nn.Module:
 def settle(net: nn.Module) -> None:
     """Let batch norms be as after a training: with statistics and weights of their own."""
     for module in net.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, nn.BatchNorm1d | MaskedBatchNorm):
             nn.init.normal_(module.running_mean, std=0.3)
             nn.init.uniform_(module.running_var, 0.5, 2)
             nn.init.uniform_(module.weight, 0.5, 1.5)

@@ -11,8 +11,9 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from hepattn.nn.normalise import Feature
-from models.jet_network_cases import FEATURES, NETWORKS, make, random_jets
+from models.jet_network_cases import FEATURES, NETWORKS, ORDERED, make, random_jets
 
+CANCELLED = {"encoder.pair_bias.network.1.bias"}  # by the batch normalisation after it
 ALL = pytest.mark.parametrize("name", NETWORKS)
 
 
@@ -47,7 +48,7 @@ def test_padding_even_of_nan_never_changes_training(name: str) -> None:
         assert_close(before, after, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "particle_cnn"])
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in ORDERED])
 def test_the_order_of_the_particles_never_changes_the_logits(name: str) -> None:
     net = make(name)
     x, vectors, valid = random_jets(12, 12)
@@ -55,8 +56,9 @@ def test_the_order_of_the_particles_never_changes_the_logits(name: str) -> None:
     assert_close(net(x[:, order], vectors[:, order], valid), net(x, vectors, valid))
 
 
-def test_the_order_of_the_particles_matters_to_the_convolutions_along_it() -> None:
-    net = make("particle_cnn")
+@pytest.mark.parametrize("name", ORDERED)
+def test_the_order_of_the_particles_matters_to_some(name: str) -> None:
+    net = make(name)
     x, vectors, valid = random_jets(12, 12)
     change = net(x.flip(1), vectors.flip(1), valid) - net(x, vectors, valid)
     assert change.abs().max() > 1e-3
@@ -83,7 +85,7 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
     net = make(name).train()
     net(*random_jets(12, 7, 9)).square().sum().backward()
     for key, parameter in net.named_parameters():
-        if parameter.requires_grad:
+        if parameter.requires_grad and key not in CANCELLED:
             assert parameter.grad.abs().max() > 0, key
 
 

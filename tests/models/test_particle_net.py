@@ -8,6 +8,7 @@ from torch.testing import assert_close
 
 from hepattn.deploy.weaver_particle_net import convert
 from hepattn.models.particle_net import ParticleNet
+from hepattn.nn.batch_norm import MaskedBatchNorm
 from hepattn.nn.normalise import Feature
 from models.jet_network_cases import Jets, make, random_jets, settle
 
@@ -36,7 +37,7 @@ def loop(net: ParticleNet, particles: Tensor) -> Tensor:
     return net.head(F.relu(net.dense(x.mean(0))))
 
 
-def normalise(norm: nn.BatchNorm1d, x: Tensor) -> Tensor:
+def normalise(norm: MaskedBatchNorm, x: Tensor) -> Tensor:
     return F.batch_norm(
         x.view(-1, x.shape[-1]), norm.running_mean, norm.running_var, norm.weight, norm.bias
     ).view(x.shape)

@@ -1,10 +1,12 @@
 """Batch normalisation over real tokens is torch's on the real tokens alone."""
 
 import math
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.testing import assert_close
 
 from hepattn.nn.batch_norm import MaskedBatchNorm
@@ -23,7 +25,7 @@ def random_tokens(*lengths: int) -> tuple[Tensor, Tensor]:
     return 3 + 2 * torch.randn(*valid.shape, 4), valid
 
 
-def assert_same_statistics(ours: nn.BatchNorm1d, peer: nn.BatchNorm1d) -> None:
+def assert_same_statistics(ours: nn.Module, peer: nn.BatchNorm1d) -> None:
     assert_close(dict(ours.named_buffers()), dict(peer.named_buffers()))
 
 
@@ -115,3 +117,61 @@ def test_gradients_of_the_weights_know_no_padding_in_evaluation() -> None:
     x = torch.tensor([[[1.0, 2.0, 3.0], [math.nan] * 3]])
     norm(x, torch.tensor([[True, False]])).sum().backward()
     assert norm.weight.grad.isfinite().all()
+
+
+def test_conversion_for_distributed_training_leaves_it_alone() -> None:
+    ours, peer = make()
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(ours))[0]
+    x, valid = random_tokens(5, 0, 3)
+    assert_close(converted(x, valid)[valid], peer(x[valid]))
+    assert_same_statistics(converted, peer)
+
+
+BATCHES = ((4, 1), (0, 0), (1, 0))  # lengths of two events, each for one process, in turn
+
+
+def train(norm: MaskedBatchNorm, events: slice) -> list[list[Tensor]]:
+    """Train on some of the two events of each batch; answers, gradients and statistics."""
+    results = []
+    for number, lengths in enumerate(BATCHES):
+        torch.manual_seed(number)
+        x, valid = random_tokens(*lengths, 4)
+        x, valid = x[:2] + 100, valid[:2]
+        weight = torch.randn(x.shape)
+        x = x[events].clone().requires_grad_()
+        norm.zero_grad()
+        out = norm(x, valid[events])
+        (out * weight[events]).sum().backward()
+        gradients = [x.grad, norm.weight.grad, norm.bias.grad]
+        results.append([out, *gradients, *(buffer.clone() for buffer in norm.buffers())])
+    return results
+
+
+def run_process(rank: int, folder: Path) -> None:
+    distributed.init_process_group(
+        "gloo",
+        store=distributed.FileStore(str(folder / "store"), 2),
+        rank=rank,
+        world_size=2,
+        timeout=timedelta(seconds=60),
+    )
+    try:
+        torch.save(train(make_seeded(), slice(rank, rank + 1)), folder / f"{rank}.pt")
+    finally:
+        distributed.destroy_process_group()
+
+
+def make_seeded() -> MaskedBatchNorm:
+    torch.manual_seed(7)
+    return make()[0]
+
+
+def test_two_processes_train_as_one_with_both_their_batches(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(run_process, (tmp_path,), nprocs=2)
+    parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    for whole, *both in zip(train(make_seeded(), slice(None)), *parts, strict=True):
+        together = [torch.cat(pair) for pair in zip(*(part[:2] for part in both), strict=True)]
+        summed = [sum(pair) for pair in zip(*(part[2:4] for part in both), strict=True)]
+        assert_close([*together, *summed], whole[:4], atol=1e-4, rtol=1e-4)
+        for part in both:
+            assert_close(part[4:], whole[4:], atol=1e-5, rtol=1e-5)

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from hepattn.nn import edge_conv
+from hepattn.nn.batch_norm import MaskedBatchNorm
 from hepattn.nn.edge_conv import EdgeConv
 from models.jet_network_cases import settle
 
@@ -22,7 +23,7 @@ def random_graph(num_tokens: int = 7, dim: int = 4) -> tuple[Tensor, Tensor]:
     return x, torch.randint(num_tokens + 1, (num_tokens, 3))
 
 
-def normalise(norm: torch.nn.BatchNorm1d, x: Tensor, training: bool) -> Tensor:
+def normalise(norm: MaskedBatchNorm, x: Tensor, training: bool) -> Tensor:
     mean, variance = norm.running_mean, norm.running_var
     if training:
         mean, variance = x.mean(0), x.var(0, correction=0)

@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.testing import assert_close
 
-from hepattn.nn.attention import AttentionOptions
+from hepattn.nn.attention import AttentionOptions, set_backend
+from hepattn.nn.attention_maps import record_attention
 from hepattn.nn.low_rank_attention import LowRankAttention, TokenMixing
 from hepattn.nn.packing import make_packing
 from hepattn.ops.attention import Full, make_plan
@@ -61,6 +62,24 @@ def test_equals_a_loop_over_events_and_heads(with_bias: bool) -> None:
         assert (out[event, n:] == 0).all()
 
 
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_weights_times_the_mixed_values_are_what_is_projected(with_bias: bool) -> None:
+    layer, x = make_layer(), torch.randn(3, 6, 8)
+    nn.init.eye_(layer.out.weight)
+    bias = torch.randn(3, 2, 6, 6) if with_bias else None
+    packing = make_packing(VALID)
+    plan = make_plan(Full(), VALID)
+    weights = layer.weights(packing.pack(x), plan, bias, packing=packing)
+    assert weights.shape == (3, 2, 6, 2)
+    out = attend(layer, x, VALID, bias) - layer.out.bias
+    for event, n in enumerate(LENGTHS):
+        assert (weights[event, :, n:] == 0).all()
+        values = layer.key_value(x[event, :n])[:, 8:].unflatten(1, (2, 4)).transpose(0, 1)
+        mixed = layer.mixing.value[:, :n] @ values  # (H, R, E)
+        expected = (weights[event, :, :n] @ mixed).transpose(0, 1).flatten(1)
+        assert_close(out[event, :n], expected, atol=1e-5, rtol=1e-4)
+
+
 def test_padding_never_matters() -> None:
     layer, x, bias = make_layer(), torch.randn(3, 6, 8), torch.randn(3, 2, 6, 6)
     longer = torch.full((3, 9, 8), math.nan)
@@ -98,3 +117,19 @@ def test_options_without_effect_are_refused(options: dict[str, object]) -> None:
 def test_rank_must_fit_the_tokens() -> None:
     with pytest.raises(ValueError, match="rank=8 must be 1 to max_tokens=7"):
         TokenMixing(8, 7)
+
+
+def test_the_backend_of_a_network_reaches_low_rank_attention() -> None:
+    net = nn.Sequential(make_layer())
+    set_backend(net, "sdpa")
+    assert net[0].options.backend == "sdpa"
+
+
+def test_recorded_are_the_weights_of_the_mixtures() -> None:
+    layer, x = make_layer(), torch.randn(3, 6, 8)
+    with record_attention(layer) as weights, record_attention(layer, "", "visible") as visible:
+        attend(layer, x, VALID, None)
+    assert weights[""].shape == (3, 2, 6, 2)
+    assert_close(weights[""].sum(-1), VALID.unsqueeze(1).expand(-1, 2, -1).float())
+    assert visible[""].shape == (3, 1, 6, 2)
+    assert visible[""].all()

@@ -5,9 +5,9 @@ import hashlib
 import http.client
 import json
 import sys
-import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -60,7 +60,7 @@ def list_files(url: str) -> list[RemoteFile]:
         DownloadError: If it cannot be read.
     """
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:
+        with _open(url) as answer:
             record = json.load(answer)
     except (OSError, http.client.HTTPException) as error:
         raise DownloadError(
@@ -94,6 +94,7 @@ def fetch(file: RemoteFile, folder: Path, progress: Progress, task: TaskID) -> b
 
     Raises:
         DownloadError: If the connection broke, or the checksum is wrong.
+        OSError: If the file cannot be written, such as on a full disk; what is there is kept.
     """
     target, part = folder / file.name, folder / f"{file.name}.part"
     if target.exists():
@@ -125,23 +126,41 @@ def fetch(file: RemoteFile, folder: Path, progress: Progress, task: TaskID) -> b
 
 def _transfer(file: RemoteFile, part: Path, progress: Progress, task: TaskID) -> None:
     start = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(file.link)
-    if start:
-        request.add_header("Range", f"bytes={start}-")
+    with _broken_off(file.link):
+        answer = _open(file.link, {"Range": f"bytes={start}-"} if start else {})
+    with answer:
+        goes_on = answer.status == http.HTTPStatus.PARTIAL_CONTENT
+        start = start if goes_on else 0  # the server sent all of it
+        progress.update(task, completed=start)
+        # What goes wrong with the file is no fault of the connection, and told as it is.
+        with part.open("ab" if goes_on else "wb") as out:
+            while block := _read_block(file.link, answer):
+                out.write(block)
+                progress.advance(task, len(block))
+
+
+def _open(url: str, headers: dict[str, str] | None = None) -> http.client.HTTPResponse:
+    if not url.startswith(("https://", "http://")):
+        raise DownloadError(f"the address {url!r} must begin with https:// or http://")
+    request = urllib.request.Request(url, headers=headers or {})
+    return urllib.request.urlopen(request, timeout=TIMEOUT)
+
+
+def _read_block(link: str, answer: http.client.HTTPResponse) -> bytes:
+    with _broken_off(link):
+        try:
+            return answer.read(CHUNK)
+        except http.client.IncompleteRead:
+            return b""  # shorter than it said; the size tells
+
+
+@contextmanager
+def _broken_off(link: str) -> Iterator[None]:
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
-            goes_on = answer.status == http.HTTPStatus.PARTIAL_CONTENT
-            start = start if goes_on else 0  # the server sent all of it
-            progress.update(task, completed=start)
-            with part.open("ab" if goes_on else "wb") as out:
-                while block := answer.read(CHUNK):
-                    out.write(block)
-                    progress.advance(task, len(block))
-    except http.client.IncompleteRead:
-        return  # shorter than it said; the size tells
+        yield
     except (OSError, http.client.HTTPException) as error:
         raise DownloadError(
-            f"{file.link} broke off: {error}; start again, what is here will be kept"
+            f"{link} broke off: {error}; start again, what is here will be kept"
         ) from error
 
 
@@ -169,6 +188,7 @@ def download(name: str, folder: Path, base: str = BASE, only: str = "") -> list[
 
     Raises:
         DownloadError: If one cannot be fetched or is damaged.
+        OSError: If one cannot be written.
     """
     files = [file for file in list_files(f"{base}/{RECORDS[name]}") if only in file.name]
     if not files:

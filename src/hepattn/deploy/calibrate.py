@@ -7,7 +7,6 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from hepattn.deploy.int8 import activation_range
 from hepattn.deploy.quantised_layers import (
@@ -18,6 +17,7 @@ from hepattn.deploy.quantised_layers import (
     to_int8_dynamic,
     watch_inputs,
 )
+from hepattn.nn.batch_norm import freeze_statistics
 from hepattn.nn.moe import auxiliary_losses
 from hepattn.training.module import sum_losses
 
@@ -164,9 +164,7 @@ def _converted(_: str, layer: nn.Module) -> Int8Static:
 
 def _train_mode(module: nn.Module) -> None:
     module.train()
-    for layer in module.modules():
-        if isinstance(layer, _BatchNorm):
-            layer.eval()
+    freeze_statistics(module)
 
 
 def _repeat(batches: Iterable[Any]) -> Iterable[Any]:

@@ -25,7 +25,8 @@ class LinearParticleTransformer(ParticleTransformer):
         num_classes: Classes of jets.
         compression: Particles per mixture: R is ``max_particles / compression``, rounded up.
         shared: Whether all blocks share their mixtures.
-        max_particles: Most particles of a jet.
+        max_particles: Most particles of a jet; more are refused. An ONNX file takes batches
+            of N up to this, padding included, and fails for larger ones.
         embedding: As in `ParticleTransformer`.
         depth: As in `ParticleTransformer`.
         num_class_blocks: As in `ParticleTransformer`.

@@ -14,10 +14,11 @@ from hepattn.nn.normalise import Feature, Normalise
 class ParticleConvNetwork(nn.Module):
     """Classify jets by a residual network of convolutions along their particles.
 
-    A convolution of width 3, then units of two such convolutions; each unit after the first
-    halves the sequence. The mean over what is left of the real particles goes to a classifier.
-    The defaults are the ones published for JetClass (arXiv:2202.03772). Padding is zero before
-    each convolution, so that a jet sees its own end and nothing behind it.
+    A convolution of width 3, then stages of residual units of two such convolutions; each stage
+    after the first halves the sequence. The mean over what is left of the real particles goes to a
+    classifier. The defaults are the published ones (arXiv:1902.08570): 14 layers on the longest
+    way. Padding is zero before each convolution, so that a jet sees its own end and nothing
+    behind it.
 
     The order of the particles matters: real ones first, by falling pt.
 
@@ -25,7 +26,7 @@ class ParticleConvNetwork(nn.Module):
         features: Columns of the input, in order.
         num_classes: Number of classes.
         dim: Features that the first convolution makes.
-        widths: Features after the first and the second convolution of each unit.
+        stages: Features of the residual units of each stage.
         dense_dim: Hidden units of the classifier.
         dropout: Probability of dropping one of them.
     """
@@ -35,20 +36,21 @@ class ParticleConvNetwork(nn.Module):
         features: Sequence[Feature],
         num_classes: int,
         dim: int = 32,
-        widths: Sequence[tuple[int, int]] = ((64, 64), (64, 64), (128, 128)),
+        stages: Sequence[Sequence[int]] = ((64, 64), (64, 64), (128, 128)),
         dense_dim: int = 512,
         dropout: float = 0.2,
     ) -> None:
         super().__init__()
         self.normalise = Normalise(features)
         self.convolution = _Convolution(len(self.normalise.embedded), dim)
-        dims = [dim, *(last for _, last in widths)]
-        self.units = nn.ModuleList(
-            ResidualUnit(before, unit, stride=2 if place else 1)
-            for place, (before, unit) in enumerate(zip(dims[:-1], widths, strict=True))
-        )
-        self.norm = MaskedBatchNorm(dims[-1])
-        self.dense = nn.Linear(dims[-1], dense_dim)
+        self.units = nn.ModuleList()
+        for number, stage in enumerate(stages):
+            for place, dim_out in enumerate(stage):
+                halves = number > 0 and place == 0
+                self.units.append(ResidualUnit(dim, dim_out, stride=2 if halves else 1))
+                dim = dim_out
+        self.norm = MaskedBatchNorm(dim)
+        self.dense = nn.Linear(dim, dense_dim)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(dense_dim, num_classes)
 
@@ -79,20 +81,19 @@ class ResidualUnit(nn.Module):
 
     Args:
         dim: Number of input features.
-        widths: Features after the first and the second convolution.
+        dim_out: Number of features after each convolution.
         stride: Step of the first convolution along the particles.
     """
 
-    def __init__(self, dim: int, widths: tuple[int, int], stride: int) -> None:
+    def __init__(self, dim: int, dim_out: int, stride: int = 1) -> None:
         super().__init__()
-        hidden, dim_out = widths
         self.stride = stride
         self.first_norm = MaskedBatchNorm(dim)
-        self.first = _Convolution(dim, hidden, stride)
-        self.second_norm = MaskedBatchNorm(hidden)
-        self.second = _Convolution(hidden, dim_out)
+        self.first = _Convolution(dim, dim_out, stride)
+        self.second_norm = MaskedBatchNorm(dim_out)
+        self.second = _Convolution(dim_out, dim_out)
         changes = dim != dim_out or stride != 1
-        self.shortcut = nn.Linear(dim, dim_out) if changes else nn.Identity()
+        self.shortcut = nn.Linear(dim, dim_out, bias=False) if changes else nn.Identity()
 
     def forward(self, x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Transform.
@@ -112,10 +113,10 @@ class ResidualUnit(nn.Module):
 
 
 class _Convolution(nn.Conv1d):
-    """A convolution of width 3 along the particles."""
+    """A convolution of width 3 along the particles, without bias: norms follow."""
 
     def __init__(self, dim: int, dim_out: int, stride: int = 1) -> None:
-        super().__init__(dim, dim_out, kernel_size=3, stride=stride, padding=1)
+        super().__init__(dim, dim_out, kernel_size=3, stride=stride, padding=1, bias=False)
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """Convolve x (B, N, D); zero where ``valid`` (of the output) is not True."""

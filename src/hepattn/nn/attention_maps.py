@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hepattn.nn.attention import Attention
+from hepattn.nn.low_rank_attention import LowRankAttention
 from hepattn.ops.attention import Plan
 
 Quantity = Literal["weights", "weights without bias", "visible"]
@@ -26,7 +27,8 @@ def record_attention(
     at small events. The answer of the network does not change.
 
     Args:
-        network: Any module with `Attention` layers in it; a compiled one runs without its graph.
+        network: Any module with `Attention` or `LowRankAttention` layers in it; a compiled one runs
+            without its graph.
         layers: Part of the names of the layers to watch; all by default.
         quantity: What to collect: the weights; those that the scores would give without the score
             biases, of layers that got one; or whether each query sees each key
@@ -34,17 +36,20 @@ def record_attention(
 
     Yields:
         Filled by each forward: the weights (B, H, M, N), in the order in which the layer got its
-        tokens, by the name of the layer, such as ``encoder.layers.0.attention``.
+        tokens, by the name of the layer, such as ``encoder.layers.0.attention``. The keys of a
+        `LowRankAttention` are its mixtures.
     """
     recorded: dict[str, Tensor] = {}
 
-    def watch(name: str, layer: Attention) -> Any:
+    def watch(name: str, layer: Attention | LowRankAttention) -> Any:
         signature = inspect.signature(layer.forward)
 
         def record(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             given = signature.bind(*args, **kwargs).arguments
             if quantity == "visible":
-                recorded[name] = _visible(given["plan"])
+                plan = given["plan"]
+                is_mixed = isinstance(layer, LowRankAttention)
+                recorded[name] = layer.visible(plan) if is_mixed else _visible(plan)
                 return
             if quantity == "weights without bias":
                 biases = [given.pop(key, None) for key in ("bias", "offset_bias")]
@@ -57,7 +62,7 @@ def record_attention(
     handles = [
         watch(name, module)
         for name, module in network.named_modules()
-        if isinstance(module, Attention) and layers in name
+        if isinstance(module, Attention | LowRankAttention) and layers in name
     ]
     try:
         with torch.compiler.set_stance("force_eager"):  # graphs know nothing of hooks

@@ -22,8 +22,8 @@ class EdgeConv(nn.Module):
     shortcut, and a ReLU (ParticleNet, arXiv:1902.08570).
 
     The first map is taken apart: ``W [x_i, x_j - x_i] = (W_1 - W_2) x_i + W_2 x_j`` needs a
-    product per token and a sum per edge. At inference the norms are folded into the maps, and
-    edges are worked through in slices.
+    product per token and a sum per edge. At inference the norms are folded into the maps, and on
+    the CPU edges are worked through in slices.
 
     Args:
         dim: Number of input features.
@@ -71,7 +71,8 @@ class EdgeConv(nn.Module):
         (weight, bias), *later = folded
         centre, other = _take_apart(x, weight)  # (P, C), (P + 1, C)
         centre = centre + bias
-        if torch.compiler.is_exporting() or torch.is_grad_enabled():
+        is_sliced = x.device.type == "cpu" and not torch.is_grad_enabled()
+        if torch.compiler.is_exporting() or not is_sliced:
             return _average(centre, other, neighbours, later)
         widest = max(linear.out_features for linear in self.maps)
         size = max(1, EDGE_VALUES // (neighbours.shape[1] * widest))
@@ -86,7 +87,7 @@ def _take_apart(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     return F.linear(x, absolute - relative), other
 
 
-def _fold(linear: nn.Linear, norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
+def _fold(linear: nn.Linear, norm: MaskedBatchNorm) -> tuple[Tensor, Tensor]:
     """Make one map with bias of a map and the norm after it."""
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)  # (C)
     return linear.weight * scale.unsqueeze(1), norm.bias - norm.running_mean * scale

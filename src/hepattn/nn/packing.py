@@ -11,7 +11,7 @@ from torch import Tensor
 class Packing(NamedTuple):
     """Where the real tokens of a padded batch stand.
 
-    Args:
+    Attributes:
         index: Their places in the batch of B · N slots (T,); None if all slots are kept.
         num_events: Events B.
         num_slots: Slots N of an event.

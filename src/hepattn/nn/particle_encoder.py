@@ -25,7 +25,7 @@ GROUP_PARTICLES = 768
 class _Group(NamedTuple):
     """Events that go through the blocks together.
 
-    Args:
+    Attributes:
         events: Their numbers in the batch (b); None if they are the batch.
         x: Their particles (T, D).
         packing: Where these stand.

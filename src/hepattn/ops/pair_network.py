@@ -23,7 +23,7 @@ CHUNK = 4096
 class Layer(NamedTuple):
     """A linear map and the batch normalisation after it.
 
-    Args:
+    Attributes:
         weight: Weights (D out, D in).
         bias: Bias (D out).
         gain: Factor of the normalisation (D out).

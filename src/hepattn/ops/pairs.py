@@ -11,7 +11,7 @@ from torch import Tensor
 class Pairs(NamedTuple):
     """The pairs of a padded batch.
 
-    Args:
+    Attributes:
         first: Place of the first particle i in the batch of B · N slots (P,).
         second: Place of the second particle j (P,).
         is_mirrored: Whether each pair stands for (i, j) and (j, i), and i ≥ j.

@@ -40,7 +40,7 @@ ANGLES = frozenset({"cos_theta", "delta_rapidity", "delta_phi", "cos_angle", "si
 class Kinematics(NamedTuple):
     """What is computed once a particle, each (...): GeV and radians.
 
-    Args:
+    Attributes:
         energy: Energy.
         px: Momentum along x.
         py: Momentum along y.

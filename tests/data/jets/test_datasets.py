@@ -2,8 +2,10 @@
 
 import copy
 import pickle
+from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -256,3 +258,20 @@ def test_chunks_end_with_blocks_where_these_are_small() -> None:
         (12, 22),
         (22, 32),
     ]
+
+
+def test_a_shuffled_stream_decodes_a_row_group_once_a_buffer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = open_jets(write_lists(tmp_path / "jets.parquet", draw_jets(60), rows=30))
+    stream = StreamingJets(source, FEATURES, batch_size=5, chunk_size=6, buffer_size=20)
+    decoded = []
+    decode = pq.ParquetFile.read_row_groups
+
+    def count(self: pq.ParquetFile, groups: range, **options: object) -> object:
+        decoded.append(list(groups))
+        return decode(self, groups, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_groups", count)
+    assert sorted(rows_of(list(stream))) == list(range(60))
+    assert len(decoded) <= 2 * 3  # 12 chunks in 3 buffers

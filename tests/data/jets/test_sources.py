@@ -1,11 +1,14 @@
 """Every layout gives the jets that were written to it."""
 
+import itertools
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from data.jets.make_jets import (
@@ -21,6 +24,7 @@ from data.jets.make_jets import (
 )
 from hepattn.data import DataError
 from hepattn.data.jets import FirstJets, JetLabels, JetTable, open_jets
+from hepattn.data.jets.source import chunk_ranges
 
 NUM = 25
 JETS = draw_jets(NUM)
@@ -269,6 +273,11 @@ def test_wrong_paths_are_errors(tmp_path: Path) -> None:
         open_jets(tmp_path)
     with pytest.raises(DataError, match="files: found none"):
         open_jets(tmp_path / "*.root")
+    (tmp_path / "jets.tar").touch()
+    with pytest.raises(DataError, match=r"jets.tar is an archive: unpack it first"):
+        open_jets(tmp_path)
+    with pytest.raises(DataError, match=r"found \.tar, .*; unpack the archive"):
+        open_jets(tmp_path / "jets.tar")
     (tmp_path / "jets.csv").touch()
     with pytest.raises(DataError, match=r"suffix: found \.csv"):
         open_jets(tmp_path / "jets.csv")
@@ -278,6 +287,14 @@ def test_wrong_paths_are_errors(tmp_path: Path) -> None:
         open_jets(tmp_path)
     with pytest.raises(DataError, match="tree: found only"):
         open_jets(tmp_path / "jets.root", tree="events")
+
+
+def test_files_in_folders_of_a_folder_are_named_and_asked_for_by_a_pattern(tmp_path: Path) -> None:
+    (tmp_path / "part_1").mkdir()
+    write_root(tmp_path / "part_1/jets.root", JETS)
+    with pytest.raises(DataError, match=r"some in .*part_1: ask for '(.*/\*\*/\*\.root)'") as error:
+        open_jets(tmp_path)
+    assert open_jets(str(error.value).split("'")[1]).num_jets == NUM
 
 
 def test_files_of_different_kinds_do_not_mix(tmp_path: Path) -> None:
@@ -320,5 +337,45 @@ def test_the_first_jets_of_a_source_are_a_source(tmp_path: Path) -> None:
     assert some.num_jets == 13
     assert some.read(5, 13).index.tolist() == list(range(5, 13))
     assert some.fingerprint() != whole.fingerprint()
+    with pytest.raises(ValueError, match="within the 13 jets"):
+        some.read(5, 14)
     with pytest.raises(DataError, match=f"found {NUM}, expected at least {NUM + 1}"):
         FirstJets(whole, NUM + 1)
+
+
+def test_the_first_jets_are_the_same_source_when_more_are_added(tmp_path: Path) -> None:
+    def first(num_jets: int, jets: Columns, ends: list[int]) -> FirstJets:
+        for i, (start, stop) in enumerate(itertools.pairwise([0, *ends])):
+            part = {name: values[start:stop] for name, values in jets.items()}
+            write_root(tmp_path / f"{i}.root", part)
+        return FirstJets(open_jets(tmp_path), num_jets)
+
+    short = first(13, JETS, [10, 13])
+    prints = [short.fingerprint(), first(13, JETS, [10, 20, NUM]).fingerprint()]
+    assert prints[0] == prints[1]
+    assert [file.name for file in short.files] == ["0.root", "1.root"]
+    other = [first(12, JETS, [10, 20]), first(13, spoilt("part_px", 12, 1.0), [10, 20])]
+    assert len({prints[0], *(source.fingerprint() for source in other)}) == 3
+
+
+def test_chunks_of_a_row_group_decode_it_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = []
+    decode = pq.ParquetFile.read_row_groups
+
+    def count(self: pq.ParquetFile, groups: range, **options: object) -> object:
+        decoded.append(list(groups))
+        return decode(self, groups, **options)
+
+    for name in ("a", "b"):
+        write_lists(tmp_path / f"{name}.parquet", JETS, rows=10)
+    source = open_jets(tmp_path)
+    whole = source.read(0, 2 * NUM)
+    monkeypatch.setattr(pq.ParquetFile, "read_row_groups", count)
+    for start, stop in chunk_ranges(source.block_ends, 4):
+        assert same(source.read(start, stop), whole.take(np.arange(start, stop)))
+    assert decoded == 2 * [[0], [1], [2]]
+    kept = [part for part in source.parts if part._kept is not None]
+    assert len(kept) <= 1  # the memory does not grow with the number of files
+    assert all(part._kept is None for part in pickle.loads(pickle.dumps(source)).parts)

@@ -10,10 +10,10 @@ from hepattn.simulate.jets.kinematics import mass_of
 from hepattn.simulate.jets.pythia import load
 
 
-def make(name: str) -> Jets:
+def make(name: str, num: int = 5) -> Jets:
     pytest.importorskip("pythia8mc")
     pytest.importorskip("fastjet")
-    return make_jets(JetConfig(classes=(name,), generator="pythia"), 5)
+    return make_jets(JetConfig(classes=(name,), generator="pythia"), num)
 
 
 def test_jets_hold_their_resonance_and_are_reproducible() -> None:
@@ -26,6 +26,15 @@ def test_jets_hold_their_resonance_and_are_reproducible() -> None:
 def test_qcd_jets_come_from_events_without_a_visible_boson() -> None:
     jets = make("QCD")
     assert (np.hypot(jets.momentum[:, 1], jets.momentum[:, 2]) >= 500).all()
+
+
+def test_w_bosons_of_both_charges_give_leptons() -> None:
+    jets = make("Hqql", 15)
+    pt = np.hypot(jets.particles[:, 1], jets.particles[:, 2])
+    hard = np.isin(np.abs(jets.pdg_id), (11, 13)) & (pt > 50)
+    signs = np.sign(jets.pdg_id[hard])
+    assert (signs > 0).sum() >= 3
+    assert (signs < 0).sum() >= 3
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import pytest
 import uproot
 from numpy.testing import assert_allclose, assert_array_equal
 
+from hepattn.data.jets import FirstJets, JetLabels, open_jets
 from hepattn.simulate.jets import CLASSES, JetConfig, main, make_jets, simulate_jets
 from hepattn.simulate.jets import write as write_module
 
@@ -73,16 +74,29 @@ def test_jetnet_layout_holds_the_same_jets(tmp_path: Path, folder: Path) -> None
     (path,) = write(tmp_path, 6, config)
     jets = make_jets(config, 6)
     with h5py.File(path) as file:
-        assert list(file.attrs["classes"]) == list(CLASSES)
+        assert list(file.attrs["classes"]) == ["QCD", "Wqq"]
         particles, table = file["particle_features"], file["jet_features"]
         assert list(particles.attrs["names"]) == ["etarel", "phirel", "ptrel", "mask"]
         assert list(table.attrs["names"]) == ["type", "pt", "eta", "mass", "num_particles"]
         assert particles.shape == (6, 10, 4)
-        assert_array_equal(table[:, 0], jets.label)
+        assert_array_equal(table[:, 0], jets.label == CLASSES.index("Wqq"))
         assert_array_equal(particles[:, :, 3].sum(1), table[:, 4])
         assert_array_equal(table[:, 4], np.minimum(jets.num_particles, 10))
     with uproot.open(folder / "jets_0000.root") as root:
         assert_allclose(root["tree"]["jet_pt"].array(), np.hypot(*jets.momentum[:, 1:3].T))
+
+
+@pytest.mark.parametrize("layout", ["jetclass", "jetnet"])
+@pytest.mark.parametrize("classes", [("QCD", "Hbb", "Tbl"), ("Tbl", "Hbb", "QCD")])
+def test_labels_follow_the_classes_of_the_config(
+    tmp_path: Path, layout: str, classes: tuple[str, ...]
+) -> None:
+    config = JetConfig(classes=classes, layout=layout)
+    write(tmp_path, 9, config)
+    source = open_jets(tmp_path, JetLabels(classes))
+    assert source.classes == classes
+    names = [CLASSES[label] for label in make_jets(config, 9).label]
+    assert [classes[label] for label in source.read(0, 9).label] == names
 
 
 def test_jets_do_not_depend_on_the_number_of_workers(tmp_path: Path, folder: Path) -> None:
@@ -109,12 +123,22 @@ def test_only_missing_files_are_made(tmp_path: Path) -> None:
 
 def test_more_jets_are_added_and_fewer_leave_all(tmp_path: Path) -> None:
     write(tmp_path, 8)
-    assert [len(jets) for jets in contents(tmp_path).values()] == [6, 2]
+    before = contents(tmp_path)
+    assert [len(jets) for jets in before.values()] == [6, 2]
     write(tmp_path, 12)
     after = contents(tmp_path)
     assert [len(jets) for jets in after.values()] == [6, 6]
+    assert {name: jets[: len(before[name])] for name, jets in after.items()} == before
     assert len(write(tmp_path, 3)) == 1
     assert contents(tmp_path) == after
+
+
+def test_the_fingerprint_of_the_first_jets_outlives_a_growing_directory(tmp_path: Path) -> None:
+    found = []
+    for num_jets in (8, 12, 14):
+        write(tmp_path, num_jets)
+        found.append(FirstJets(open_jets(tmp_path), 8).fingerprint())
+    assert len(set(found)) == 1
 
 
 def test_a_killed_run_leaves_no_truncated_file(
@@ -177,8 +201,27 @@ def test_config_names_a_bad_value(option: dict, message: str) -> None:
 
 def test_command_line_writes_what_the_function_writes(tmp_path: Path, folder: Path) -> None:
     options = ["--num_jets", "12", "--config.classes", "[QCD, Wqq]", "--config.shard_size", "6"]
-    main([str(tmp_path), *options, "--progress", "false"])
+    main([str(tmp_path), *options, "--progress", "false", "--num_workers", "1"])
     assert contents(tmp_path) == contents(folder)
+
+
+@pytest.mark.parametrize("num", [1, 2, 29])
+def test_the_first_jets_are_the_same_however_many_are_made(num: int) -> None:
+    config = JetConfig(classes=("QCD", "Tbl", "Hbb"))
+    few, many = make_jets(config, num), make_jets(config, 120)
+    for first, all_ in zip(few, many.take(np.arange(num)), strict=True):
+        assert_array_equal(first, all_)
+    counts = np.bincount(few.label, minlength=len(CLASSES))[[0, 1, 9]]
+    assert counts.max() - counts.min() <= 1
+
+
+def test_command_line_names_a_value_out_of_range(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for options in (["--num_jets", "-1"], ["--config.seed", "-1"]):
+        with pytest.raises(SystemExit):
+            main([str(tmp_path), *options])
+        assert "=-1 must not be negative" in capsys.readouterr().err
 
 
 def test_cuts_that_nothing_passes_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

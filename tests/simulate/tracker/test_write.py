@@ -121,3 +121,11 @@ def test_command_line_names_a_bad_option(
     with pytest.raises(SystemExit):
         main([str(tmp_path), "--config.num_particle", "20"])
     assert "num_particle" in capsys.readouterr().err
+
+
+def test_command_line_names_a_value_out_of_range(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), "--first", "-1"])
+    assert "first=-1 must not be negative" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from torch import Tensor
 class JetBatch(NamedTuple):
     """A padded batch of jets.
 
-    Args:
+    Attributes:
         particles: Raw feature columns of the particles (B, N, F) in float32, in the order of the
             feature list, real ones first and by falling pt; zero at padded slots.
         vectors: Four-vectors (E, px, py, pz) in GeV (B, N, 4); zero at padded slots.

@@ -3,8 +3,9 @@
 # J jets, N slots, C columns
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import h5py
 import numpy as np
@@ -15,6 +16,7 @@ from hepattn.data.jets.source import JetFile
 from hepattn.data.jets.table import NO_LABEL, JetTable, pack
 from hepattn.data.jets.top import CLASSES, LABEL, VECTOR, find_slots
 
+Result = TypeVar("Result")
 TABLE = "table/table"
 # A list of strings as protocol 0 of pickle writes it. It is read as text: nothing is unpickled.
 PICKLED_NAME = re.compile(r"^(?:\(lp\d+\n)?a?(?:V([^\n]*)|S'([^\n]*)')$", re.MULTILINE)
@@ -92,7 +94,7 @@ class Hdf5Jets(JetFile):
         self.num_jets = dataset.shape[0]
         self.rows_a_block = dataset.chunks[0] if dataset.chunks else max(1, self.num_jets)
 
-    def _guarded(self, work):  # noqa: ANN001, ANN202
+    def _guarded(self, work: Callable[[h5py.File], Result]) -> Result:
         try:
             with h5py.File(self.path) as file:
                 return work(file)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader, Sampler
 
 from hepattn.data.jets.batch import JetBatch
@@ -34,7 +35,6 @@ class StreamingLoader(DataLoader[JetBatch]):
     Args:
         dataset: The jets.
         num_workers: Number of processes that read; 0 for none beside this one.
-        pin_memory: Whether batches lie in memory from which they are copied to a GPU faster.
         persistent_workers: Whether the processes live on after an epoch.
     """
 
@@ -42,14 +42,13 @@ class StreamingLoader(DataLoader[JetBatch]):
         self,
         dataset: StreamingJets,
         num_workers: int = 0,
-        pin_memory: bool = False,
         persistent_workers: bool = False,
     ) -> None:
         super().__init__(
             dataset,
             batch_size=None,
             num_workers=num_workers,
-            pin_memory=pin_memory,
+            pin_memory=torch.cuda.is_available(),  # copied to the GPU faster
             persistent_workers=persistent_workers,
         )
         # DataLoader lets nobody choose a sampler for streams, and Lightning looks for epochs there.

@@ -15,6 +15,7 @@ FORMATS = {
     ".hdf5": "hdf5",
     ".npz": "npz",
 }
+ARCHIVES = (".tar", ".gz", ".tgz")
 
 
 def open_jets(
@@ -23,9 +24,9 @@ def open_jets(
     """Open jets; the suffix says the format.
 
     Args:
-        path: A file, a folder whose files are read, a pattern such as ``train/*.root``, or a list
-            of these. Files come in the order of the list and, within a folder or a pattern, of
-            their names.
+        path: A file, a folder whose files are read (not those of folders in it), a pattern such
+            as ``train/*.root`` or ``train/**/*.root``, or a list of these. Files come in the
+            order of the list and, within a folder or a pattern, of their names.
         labels: Where the labels of ROOT files and of parquet files with lists are; by default
             the ten classes of JetClass.
         tree: Name of the tree in ROOT files.
@@ -62,16 +63,34 @@ def find_files(path: str | Path) -> list[Path]:
         files = sorted(Path(found) for found in glob.glob(str(path), recursive=True))  # noqa: PTH207
     if not files:
         raise DataError.of(
-            path, "files", found="none", expected=f"files that end in {', '.join(FORMATS)}"
+            path,
+            "files",
+            found="none",
+            expected=f"files that end in {', '.join(FORMATS)}",
+            remedy=_find_elsewhere(place) if place.is_dir() else None,
         )
     return files
+
+
+def _find_elsewhere(folder: Path) -> str | None:
+    """What to do about a folder that holds no file of jets itself."""
+    for file in sorted(folder.rglob("*")):
+        if file.suffix in FORMATS:
+            return f"there are some in {file.parent}: ask for '{folder}/**/*{file.suffix}'"
+        if file.suffix in ARCHIVES:
+            return f"{file} is an archive: unpack it first"
+    return None
 
 
 def _opener(files: Sequence[Path], labels: JetLabels, tree: str) -> Callable[[Path], JetFile]:
     for file in files:
         if file.suffix not in FORMATS:
             raise DataError.of(
-                file, "suffix", found=file.suffix or "none", expected=", ".join(FORMATS)
+                file,
+                "suffix",
+                found=file.suffix or "none",
+                expected=", ".join(FORMATS),
+                remedy="unpack the archive" if file.suffix in ARCHIVES else None,
             )
     formats = sorted({FORMATS[file.suffix] for file in files})
     if len(formats) > 1:

@@ -3,6 +3,7 @@
 # J jets, N slots
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,10 @@ class ParquetJets(JetFile):
     Either the flat columns ``E_0, PX_0, PY_0, PZ_0, E_1, …`` and ``is_signal_new``, or lists
     ``part_*`` with columns ``jet_*`` and labels.
 
+    A part of a row group is decoded with all of it; the last such row group is kept, so that
+    chunks of it that are read one after the other decode it once. So the memory is that of the
+    largest row group, in the columns that are read, however long the file.
+
     Args:
         path: The file.
         labels: Where the labels of the second layout are.
@@ -33,6 +38,7 @@ class ParquetJets(JetFile):
     def __init__(self, path: Path, labels: JetLabels) -> None:
         super().__init__(path)
         self.labels = labels
+        self._kept: tuple[int, list[str], pa.Table] | None = None
         try:
             with pq.ParquetFile(path) as file:
                 schema = file.schema_arrow
@@ -64,6 +70,14 @@ class ParquetJets(JetFile):
         """Ends of the row groups."""
         return self.group_ends
 
+    def release(self) -> None:
+        """Forget the row group that was decoded last."""
+        self._kept = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a process that reads gets: not the row group."""
+        return self.__dict__ | {"_kept": None}
+
     def read_raw(self, start: int, stop: int, columns: frozenset[str]) -> JetTable:
         """Read some jets; see ``JetFile.read_raw``."""
         wanted = [name for slot in self.slots for name in slot] if self.is_flat else None
@@ -93,9 +107,14 @@ class ParquetJets(JetFile):
         first = int(np.searchsorted(self.group_ends, start, side="right"))
         last = int(np.searchsorted(self.group_ends, stop, side="left"))
         first, last = min(first, len(self.group_ends) - 1), min(last, len(self.group_ends) - 1)
+        offset = int(self.group_ends[first - 1]) if first else 0
+        if self._kept is not None and self._kept[:2] == (first, names) and first == last:
+            return self._kept[2].slice(start - offset, stop - start)
+        self._kept = None  # before more is decoded
         with pq.ParquetFile(self.path) as file:
             table = file.read_row_groups(range(first, last + 1), columns=names, use_threads=False)
-        offset = int(self.group_ends[first - 1]) if first else 0
+        if first == last and stop - start < table.num_rows:
+            self._kept = first, names, table
         return table.slice(start - offset, stop - start)
 
     def _unpack_lists(

@@ -16,8 +16,11 @@ import numpy as np
 from hepattn.data.error import DataError
 from hepattn.data.jets.labels import NONE_TRUE, SEVERAL_TRUE
 from hepattn.data.jets.table import NO_LABEL, JetTable, concatenate
+from hepattn.data.jets.top import VECTOR
 
 logger = logging.getLogger(__name__)
+
+FINGERPRINT_JETS = 100  # read to recognise a file of which more may be written
 
 
 class JetSource(ABC):
@@ -51,6 +54,11 @@ class JetSource(ABC):
 
         To read a part of a block takes as long as to read all of it.
         """
+
+    @property
+    def file_ends(self) -> list[int]:
+        """Rows at which a file ends, in order; the last one is ``num_jets``."""
+        return [self.num_jets]
 
     @abstractmethod
     def read(
@@ -109,6 +117,9 @@ class JetFile(JetSource):
             )
         table = self.read_raw(start, stop, wanted)
         return self._check(table, skip_bad)
+
+    def release(self) -> None:
+        """Forget what was kept in memory to read the next jets faster."""
 
     def require_jets(self) -> None:
         """Refuse a file without jets."""
@@ -193,6 +204,12 @@ class JetFiles(JetSource):
         self.files = tuple(part.path for part in parts)
         self.ends = list(itertools.accumulate(part.num_jets for part in parts))
         self.num_jets = self.ends[-1]
+        self._last_read = 0
+
+    @property
+    def file_ends(self) -> list[int]:
+        """Rows at which a file ends."""
+        return self.ends
 
     @property
     def block_ends(self) -> np.ndarray:
@@ -210,6 +227,9 @@ class JetFiles(JetSource):
         tables = []
         part = min(bisect.bisect_right(self.ends, start), len(self.parts) - 1)
         while True:
+            if part != self._last_read:  # the memory must not grow with the number of files
+                self.parts[self._last_read].release()
+                self._last_read = part
             first = self.ends[part] - self.parts[part].num_jets
             end = min(stop, self.ends[part])
             table = self.parts[part].read(start - first, end - first, columns, skip_bad)
@@ -221,6 +241,8 @@ class JetFiles(JetSource):
 
 class FirstJets(JetSource):
     """The first jets of a source.
+
+    They stay the same source while files are added behind, or a last file grows.
 
     Args:
         source: All its jets.
@@ -237,7 +259,13 @@ class FirstJets(JetSource):
             )
         self.source = source
         self.num_jets = num_jets
-        self.classes, self.columns, self.files = source.classes, source.columns, source.files
+        self.classes, self.columns = source.classes, source.columns
+        self.files = source.files[: len(self.file_ends)]
+
+    @property
+    def file_ends(self) -> list[int]:
+        """Rows at which a file ends, the last of which may be cut."""
+        return [*(end for end in self.source.file_ends if end < self.num_jets), self.num_jets]
 
     @property
     def block_ends(self) -> np.ndarray:
@@ -249,7 +277,20 @@ class FirstJets(JetSource):
         self, start: int, stop: int, columns: Collection[str] | None = None, skip_bad: bool = False
     ) -> JetTable:
         """Read and check some jets; see ``JetSource.read``."""
+        if not 0 <= start <= stop <= self.num_jets:
+            raise ValueError(f"rows {start} to {stop} must lie within the {self.num_jets} jets")
         return self.source.read(start, stop, columns, skip_bad)
+
+    def fingerprint(self) -> str:
+        """Hash of the files as ``JetSource``'s, of the last one that of its last jets here."""
+        *_, start = 0, *self.file_ends[:-1]
+        start = max(start, self.num_jets - FINGERPRINT_JETS)
+        table = self.read(start, self.num_jets, VECTOR, skip_bad=True)
+        columns = [table.counts, table.label, *(table.particles[name] for name in VECTOR)]
+        jets = hashlib.sha256(b"".join(column.tobytes() for column in columns)).hexdigest()
+        sizes = [f"{file.name}:{file.stat().st_size}" for file in self.files[:-1]]
+        lines = [str(self.num_jets), *sizes, f"{self.files[-1].name}:{jets}"]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def listing(source: JetSource) -> str:

@@ -45,7 +45,8 @@ class StreamingJets(IterableDataset[JetBatch]):
         shuffle: Whether each epoch has its own random order.
         seed: Seed of that order.
         chunk_size: Jets read at once, where the file allows it whole stored blocks. Smaller ones
-            mix better and read slower.
+            mix better and read slower: each buffer decodes every row group of a parquet file, and
+            every block of another, of which it holds a chunk.
         buffer_size: Jets that are shuffled together, in each worker; at least a batch.
         rank: Number of this process; by default that of ``torch.distributed``.
         num_ranks: Number of processes.
@@ -218,20 +219,24 @@ class StreamingJets(IterableDataset[JetBatch]):
                 yield padder.batch(piece)
 
     def _read_buffer(self, start: int, stop: int, order: np.ndarray) -> PackedJets:
-        """Read jets of this rank, counted in the order of the epoch."""
+        """Read jets of this rank, counted in the order of the epoch.
+
+        They come in the order of the source: what it keeps of a block serves all its chunks.
+        """
         start = self.rank * self.jets_per_rank + start
         stop = min(self.rank * self.jets_per_rank + stop, (self.rank + 1) * self.jets_per_rank)
         ends = np.cumsum(self.chunk_jets[order])
-        parts = []
+        pieces = []
         position = int(np.searchsorted(ends, start, side="right"))
         while start < stop and position < len(order):
             chunk = int(order[position])
             before = int(ends[position]) - int(self.chunk_jets[chunk])
             end = min(stop, int(ends[position]))
             if end > start:
-                parts.append(self._read_rows(self._rows(chunk)[start - before : end - before]))
+                pieces.append(self._rows(chunk)[start - before : end - before])
                 start = end
             position += 1
+        parts = [self._read_rows(rows) for rows in sorted(pieces, key=lambda rows: int(rows[0]))]
         if start < stop:  # the jets do not divide among the ranks
             row = np.array([self._rows(int(np.flatnonzero(self.chunk_jets)[0]))[0]])
             filler = self._read_rows(row).take(np.zeros(stop - start, np.int64))

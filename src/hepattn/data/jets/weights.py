@@ -10,7 +10,7 @@ import numpy as np
 
 from hepattn.data.error import DataError
 from hepattn.data.jets.features import fill_jets
-from hepattn.data.jets.source import JetSource
+from hepattn.data.jets.source import JetSource, chunk_ranges
 from hepattn.data.jets.split import JetPart
 
 
@@ -66,8 +66,8 @@ class JetWeights:
             raise DataError.of(source.name, "labels", found="none", expected="classes to weight")
         counts = np.zeros((len(source.classes), len(edges) - 1))  # (C, K)
         wanted = source.columns & {"jet_pt"}
-        for start in range(0, source.num_jets, chunk_size):
-            table = source.read(start, min(start + chunk_size, source.num_jets), wanted, True)
+        for start, stop in chunk_ranges(source.block_ends, chunk_size):
+            table = source.read(start, stop, wanted, skip_bad=True)
             table = fill_jets(table, ["jet_pt"])
             keep = table.label >= 0
             if part is not None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +30,7 @@ from hepattn.data.jets import (
 )
 from hepattn.experiments.jets.feature_lists import FeatureList, feature_list
 from hepattn.simulate.jets import VERSION, JetConfig, simulate_jets
+from hepattn.simulate.shards import available_cpus
 from hepattn.training.cache import cache_folder
 
 Paths = str | list[str]
@@ -275,6 +275,6 @@ def simulate_into_cache(simulation: JetConfig, num_jets: int) -> None:
     folder = simulated_folder(simulation)
     rank_zero_info(f"data.path is null: {num_jets} simulated jets from {folder}")
     try:
-        simulate_jets(folder, num_jets, simulation, num_workers=len(os.sched_getaffinity(0)))
+        simulate_jets(folder, num_jets, simulation, num_workers=available_cpus())
     except (OSError, ImportError, RuntimeError) as error:
         raise DataError(f"jets can't be simulated into {folder}: {error}") from error

@@ -22,6 +22,7 @@ from hepattn.experiments.jets.feature_lists import FeatureList, feature_list
 from hepattn.experiments.jets.report import print_tagging_figures, tagging_figures
 from hepattn.metrics.tagging import TaggingMetrics
 from hepattn.nn.attention import set_backend
+from hepattn.nn.batch_norm import freeze_statistics
 from hepattn.nn.normalise import Feature
 from hepattn.ops.attention import BackendName
 from hepattn.training.cli import run, run_script
@@ -148,9 +149,7 @@ class JetTagger(BaseModule):
             self.net.eval()
             self.net.head.train()
         if mode and self.pretrained.freeze_statistics:
-            for layer in self.net.modules():
-                if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-                    layer.eval()
+            freeze_statistics(self.net)
         return self
 
     def parameter_groups(self) -> list[dict[str, Any]]:

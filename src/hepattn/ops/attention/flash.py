@@ -21,7 +21,7 @@ from hepattn.ops.attention.plan import Plan
 class Group(NamedTuple):
     """Events that one call of the package attends in.
 
-    Args:
+    Attributes:
         queries: Where each query stands among all of a batch's, B M (T,).
         keys: Where each key stands among all of a batch's, B N (T',); a key may stand there twice.
         query_starts: First query of each event in ``queries`` (events + 1,), in int32.

@@ -21,7 +21,7 @@ NOWHERE = torch.iinfo(torch.int32).max
 class FlexTables(NamedTuple):
     """What the kernel needs to know of a plan; all tensors, so that a graph may take it in.
 
-    Args:
+    Attributes:
         queries: Event, centre, number of the event's keys and whether it is a register, of each
             query (4, B or 1, M), in int32. In wrapped patterns centres lie within the event.
         keys: Likewise with the place of each key (4, B or 1, N).

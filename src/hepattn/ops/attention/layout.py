@@ -15,7 +15,7 @@ NO_EVENT = -1
 class Layout(NamedTuple):
     """Where the tokens of a batch stand; each field (B, N), or (1, N) if alike in all sequences.
 
-    Args:
+    Attributes:
         event: Event of the sequence that the token belongs to; negative for padding.
         place: Place among the event's keys, registers not counted; a query's centre.
         num_keys: Keys of the event, registers not counted.

@@ -7,6 +7,7 @@ from jsonargparse import ArgumentParser
 
 from hepattn.simulate.jets.config import JetConfig
 from hepattn.simulate.jets.write import simulate_jets
+from hepattn.simulate.shards import available_cpus
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -22,11 +23,16 @@ def main(args: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("directory", type=Path, help="Where to write; made if absent.")
     parser.add_argument("--num_jets", type=int, default=10_000, help="How many jets.")
-    parser.add_argument("--num_workers", type=int, default=1, help="Processes.")
+    parser.add_argument(
+        "--num_workers", type=int | None, help="Processes; by default one for each CPU."
+    )
     parser.add_argument("--progress", type=bool, default=True, help="Show a progress bar.")
     parser.add_class_arguments(JetConfig, "config")
-    options = parser.instantiate(parser.parse_args(args))
+    parsed = parser.parse_args(args)
     try:
+        options = parser.instantiate(parsed)
+        if options.num_workers is None:
+            options.num_workers = available_cpus()
         simulate_jets(**vars(options))
-    except (FileExistsError, ImportError, RuntimeError) as error:
+    except (OSError, ImportError, RuntimeError, ValueError) as error:
         parser.error(str(error))

@@ -29,10 +29,13 @@ JET_FEATURES = ("type", "pt", "eta", "mass", "num_particles")
 def write_jets(path: Path, jets: Jets, config: JetConfig) -> None:
     """Write jets to one file.
 
+    JetClass files have a label for each of the ten classes, whichever are there; JetNet files
+    number the classes of the config, and name them in the attribute ``classes``.
+
     Args:
         path: The file.
         jets: The jets.
-        config: Names the layout and how many particles are kept.
+        config: Names the layout, the classes and how many particles are kept.
     """
     if config.layout == "jetclass":
         _write_jetclass(path, jets, config.max_particles)
@@ -89,7 +92,7 @@ def _write_jetclass(path: Path, jets: Jets, max_particles: int) -> None:
     columns = {
         **dict(zip(("px", "py", "pz"), jets.particles[:, 1:].T, strict=True)),
         "energy": jets.particles[:, 0],
-        "deta": deta * np.repeat(np.where(jet_eta > 0, 1.0, -1.0), jets.num_particles),
+        "deta": deta * np.repeat(np.where(jet_eta < 0, -1.0, 1.0), jets.num_particles),
         "dphi": dphi,
         "charge": charge,
         **{name: np.isin(kind, codes) for name, codes in FLAGS.items()},
@@ -132,7 +135,9 @@ def _write_jetnet(path: Path, jets: Jets, config: JetConfig) -> None:
     particles[jet[kept], place[kept]] = rows[kept]  # (N, K, 4)
     eta, _ = directions(jets.momentum)
     num = np.minimum(jets.num_particles, config.max_particles)
-    table = np.stack([jets.label, pt, eta, mass_of(jets.momentum), num], axis=-1)
+    kind = np.zeros(len(CLASSES))
+    kind[[CLASSES.index(name) for name in config.classes]] = np.arange(len(config.classes))
+    table = np.stack([kind[jets.label], pt, eta, mass_of(jets.momentum), num], axis=-1)
     with h5py.File(path, "w") as file:
         for name, values, names in (
             ("particle_features", particles, PARTICLE_FEATURES),
@@ -140,4 +145,4 @@ def _write_jetnet(path: Path, jets: Jets, config: JetConfig) -> None:
         ):
             dataset = file.create_dataset(name, data=values, compression="gzip")
             dataset.attrs["names"] = names
-        file.attrs["classes"] = CLASSES
+        file.attrs["classes"] = config.classes

@@ -1,5 +1,7 @@
 """Balanced sets of reconstructed jets from either generator."""
 
+# C classes
+
 import numpy as np
 
 from hepattn.simulate.jets.config import CLASSES, JetConfig
@@ -7,8 +9,10 @@ from hepattn.simulate.jets.detector import Jets, join_jets
 from hepattn.simulate.jets.pythia import PythiaSource
 from hepattn.simulate.jets.shower import ShowerSource
 
-MAX_BATCH = 2000
-"""Jets generated at once, which bounds the memory."""
+FIRST_BATCH = 16
+"""Jets tried at first; each further batch is ``BATCH_GROWTH`` times as large, up to the source's
+``max_batch``. The sizes do not depend on how many jets are wanted, nor do the jets."""
+BATCH_GROWTH = 4
 MAX_TRIES = 100_000
 """Jets tried before giving up on a class of which none passes the cuts."""
 SOURCES = {"shower": ShowerSource, "pythia": PythiaSource}
@@ -17,35 +21,43 @@ SOURCES = {"shower": ShowerSource, "pythia": PythiaSource}
 def make_jets(config: JetConfig, num: int, number: int = 0) -> Jets:
     """Make the jets of one file.
 
+    The first jets are the same whatever ``num``.
+
     Args:
         config: What to make.
-        num: How many jets.
+        num: How many jets, at least one.
         number: Number of the file; other numbers give other jets.
 
     Returns:
-        Jets of all classes in equal numbers (up to one), shuffled.
+        Jets of all classes in turn, in another order each turn: their numbers differ by one at
+        most, also among the first jets.
+
+    Raises:
+        RuntimeError: If no jet of a class passes the cuts.
     """
     rngs = np.random.default_rng([config.seed, number]).spawn(len(CLASSES) + 1)
+    num_classes = len(config.classes)
+    turns = -(-num // num_classes)
+    place = rngs[-1].random((turns, num_classes)).argsort(1).reshape(-1)[:num]  # (num,)
+    wanted = np.bincount(place, minlength=num_classes)  # (C,)
     parts = []
-    for place, name in enumerate(config.classes):
-        wanted = len(range(place, num, len(config.classes)))
-        if wanted:
-            label = CLASSES.index(name)
-            parts.append(_collect(name, wanted, config, rngs[label]))
-    return join_jets(parts).take(rngs[-1].permutation(num))
+    for name, size in zip(config.classes, wanted.tolist(), strict=True):
+        if size:
+            parts.append(_collect(name, size, config, rngs[CLASSES.index(name)]))
+    first = np.cumsum(wanted) - wanted
+    return join_jets(parts).take(first[place] + np.arange(num) // num_classes)
 
 
 def _collect(name: str, wanted: int, config: JetConfig, rng: np.random.Generator) -> Jets:
     """Generate jets of a class until enough pass the cuts."""
     source = SOURCES[config.generator](name, config, rng)
     parts: list[Jets] = []
-    found, tried = 0, 0
+    found, tried, size = 0, 0, FIRST_BATCH
     while found < wanted:
-        share = max(found, 1) / max(tried, 2)
-        size = min(MAX_BATCH, int(1.1 * (wanted - found) / share) + 8)
         parts.append(source.batch(size))
         found += len(parts[-1].label)
         tried += size
+        size = min(BATCH_GROWTH * size, source.max_batch)
         if not found and tried > MAX_TRIES:
             raise RuntimeError(
                 f"none of {tried} {name} jets passed the cuts min_pt={config.min_pt}, "

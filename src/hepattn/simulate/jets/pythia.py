@@ -33,19 +33,22 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "Hcc": (*HIGGS, "25:onIfMatch = 4 -4"),
     "Hgg": (*HIGGS, "25:onIfMatch = 21 21"),
     "H4q": (*HIGGS, "25:onIfMatch = 24 -24", *HADRONIC_W),
-    "Hqql": (
-        *HIGGS,
-        "25:onIfMatch = 24 -24",
-        "24:onMode = off",
-        "24:onPosIfAny = 1 2 3 4 5",
-        "24:onNegIfAny = 11 13",
-    ),
+    "Hqql": (*HIGGS, "25:onIfMatch = 24 -24", *HADRONIC_W),
     "Zqq": (*Z_AND_JET, "WeakZ0:gmZmode = 2", "23:onMode = off", "23:onIfAny = 1 2 3 4 5"),
     "Wqq": ("WeakBosonAndParton:qg2Wq = on", "WeakBosonAndParton:qqbar2Wg = on", *HADRONIC_W),
     "Tbqq": (*TOP, "24:onIfAny = 1 2 3 4 5"),
     "Tbl": (*TOP, "24:onIfAny = 11 13"),
 }
 """Process and forced decays of each class."""
+LEPTONIC_W = {
+    charge: (
+        "24:onMode = off",
+        f"24:on{hadronic}IfAny = 1 2 3 4 5",
+        f"24:on{leptonic}IfAny = 11 13",
+    )
+    for charge, hadronic, leptonic in ((1, "Neg", "Pos"), (-1, "Pos", "Neg"))
+}
+"""Decays of W bosons of which the one of this charge gives a lepton and the other quarks."""
 RESONANCE = {"H": 25, "Z": 23, "W": 24, "T": 6}
 """PDG code by the first letter of the class."""
 MARGIN = 1.5
@@ -81,10 +84,15 @@ class PythiaSource:
         config: The cuts.
         rng: Source of randomness; seeds Pythia.
 
+    Attributes:
+        max_batch: Most events of a batch; more would waste events and are no faster.
+
     Raises:
         ImportError: If the extra is not installed.
         RuntimeError: If Pythia does not start.
     """
+
+    max_batch = 64
 
     def __init__(self, name: str, config: JetConfig, rng: np.random.Generator) -> None:
         self.name = name
@@ -99,8 +107,7 @@ class PythiaSource:
         limits = f"PhaseSpace:pTHatMin = {0.95 * config.min_pt}", f"PhaseSpace:pTHatMax = {upper}"
         seed = f"Random:seed = {rng.integers(1, 900_000_000)}"
         for setting in (*COMMON, *SETTINGS[name], *limits, seed):
-            if not self._pythia.readString(setting):
-                raise RuntimeError(f"Pythia 8 does not know the setting {setting!r}")
+            self._set(setting)
         if not self._pythia.init():
             raise RuntimeError("Pythia 8 did not start; its own messages above say why")
 
@@ -114,7 +121,10 @@ class PythiaSource:
             The jets that pass the cuts.
         """
         rows, partons = [], []
-        for _ in range(num):
+        for number in range(num):
+            if self.name == "Hqql":  # leptons of both charges in turn
+                for setting in LEPTONIC_W[1 if number % 2 else -1]:
+                    self._set(setting)
             if not self._pythia.next():
                 continue
             for jet, inside in self._jets(self._pythia.event):
@@ -129,6 +139,10 @@ class PythiaSource:
         jets = detect(particles, size, CLASSES.index(self.name), self.rng)
         held = None if self.name == "QCD" else np.stack(partons)
         return jets.take(accepted(jets, held, self.config))
+
+    def _set(self, setting: str) -> None:
+        if not self._pythia.readString(setting):
+            raise RuntimeError(f"Pythia 8 does not know the setting {setting!r}")
 
     def _jets(self, event: Any) -> list[tuple[Array, Array]]:
         """Find the jets of the class's particle: constituents (P, 8) and partons (Q, 4)."""

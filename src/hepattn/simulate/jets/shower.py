@@ -30,7 +30,12 @@ class ShowerSource:
         name: The class.
         config: The cuts.
         rng: Source of randomness.
+
+    Attributes:
+        max_batch: Most jets of a batch, which bounds the memory.
     """
+
+    max_batch = 1400
 
     def __init__(self, name: str, config: JetConfig, rng: np.random.Generator) -> None:
         self.name = name

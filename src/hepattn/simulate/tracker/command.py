@@ -4,6 +4,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
+from hepattn.simulate.shards import available_cpus
 from hepattn.simulate.tracker.config import TrackerConfig
 from hepattn.simulate.tracker.write import simulate_events
 
@@ -22,11 +23,18 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("directory", type=Path, help="Where to write; made if absent.")
     parser.add_argument("--num_events", type=int, default=10, help="How many events.")
     parser.add_argument("--first", type=int, default=0, help="Number of the first event.")
-    parser.add_argument("--num_workers", type=int, default=1, help="Processes.")
+    parser.add_argument(
+        "--num_workers",
+        type=int | None,
+        help="Processes; by default one for each CPU if there are 100 events for it.",
+    )
     parser.add_argument("--progress", type=bool, default=True, help="Show a progress bar.")
     parser.add_class_arguments(TrackerConfig, "config")
-    options = parser.instantiate(parser.parse_args(args))
+    parsed = parser.parse_args(args)
     try:
+        options = parser.instantiate(parsed)
+        if options.num_workers is None:  # starting one takes seconds
+            options.num_workers = max(1, min(available_cpus(), options.num_events // 100))
         simulate_events(**vars(options))
-    except (FileExistsError, ImportError) as error:
+    except (OSError, ImportError, RuntimeError, ValueError) as error:
         parser.error(str(error))
