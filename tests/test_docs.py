@@ -7,12 +7,20 @@ from pathlib import Path
 import pytest
 
 from hepattn import cli
+from hepattn.experiments.jets import tag
 from hepattn.experiments.trackml import hit_filter, tracking
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("src/**/*.md")])
-SMALL = ["--data.num_simulated", "4", "--data.simulation.num_particles", "50"]
-SMALL += ["--trainer.fast_dev_run", "1", "--trainer.enable_progress_bar", "false"]
+SMALL = {
+    "trackml": ["--data.num_simulated", "4", "--data.simulation.num_particles", "50"],
+    "jets": ["--data.num_simulated", "60", "--data.batch_size", "8"],
+}
+BRIEF = ["--trainer.fast_dev_run", "1", "--trainer.enable_progress_bar", "false"]
+# files that only their reader has, and sizes
+OWN = ("--data.path", "--data.val_path", "--data.test_path", "--data.predict_path")
+OWN += ("--data.hit_scores.path", "--model.pretrained.path", "--data.num_simulated")
+OWN += ("--data.num_workers", "--data.batch_size", "--trainer.fast_dev_run")
 
 
 def commands(*starts: str) -> list[str]:
@@ -36,31 +44,30 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.filterwarnings("ignore:.*untrained weights")
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.filterwarnings("ignore:no model.pretrained.path is given")
 @pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     "command",
-    commands("hepattn trackml/")
-    + commands("python hit_filter.py")
-    + commands("python tracking.py"),
+    commands("hepattn trackml/", "hepattn jets/")
+    + commands("python hit_filter.py", "python tracking.py", "python tag.py"),
 )
 def test_experiment_commands_run(command: str, workplace: Path) -> None:
     words = command.split()
-    # files that only their reader has, and sizes
-    for option in ("--data.path", "--data.hit_scores.path", "--data.num_simulated"):
+    for option in OWN:
         if option in words:
             del words[words.index(option) : words.index(option) + 2]
-    if "--trainer.fast_dev_run" in words:
-        del words[words.index("--trainer.fast_dev_run") :][:2]
     if words[0] == "hepattn":
-        assert cli.main([*words[1:], *SMALL]) == 0
+        small = SMALL[words[1].partition("/")[0]]
+        assert cli.main([*words[1:], *small, *BRIEF]) == 0
     else:
-        scripts = {"hit_filter.py": hit_filter, "tracking.py": tracking}
-        scripts[words[1]].main([*words[2:], *SMALL])
+        scripts = {"hit_filter.py": hit_filter, "tracking.py": tracking, "tag.py": tag}
+        small = SMALL["jets" if words[1] == "tag.py" else "trackml"]
+        scripts[words[1]].main([*words[2:], *small, *BRIEF])
 
 
 @pytest.mark.parametrize(
     "command",
-    commands("hepattn simulate-", "hepattn prep-", "hepattn score-"),
+    [line for line in commands("hepattn ") if re.match(r"hepattn \w[\w-]*( |$)", line)],
 )
 def test_tool_commands_name_a_tool(command: str) -> None:
     assert command.split()[1] in cli.TOOLS

@@ -25,6 +25,7 @@ def script_of(config: Path) -> str:
     return max(fitting or names, key=len)
 
 
+@pytest.mark.filterwarnings("ignore:no model.pretrained.path is given")
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 def test_config_trains_two_steps(config: Path, simulated_cache: Path, tmp_path: Path) -> None:
     options = ["--config", str(ROOT / config), *SMALL[str(config.parent)], *ON_CPU]

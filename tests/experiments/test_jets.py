@@ -150,7 +150,7 @@ def test_published_weights_tag_real_jets_as_the_published_network(
     assert figures["num_jets"] == 500
     assert figures["accuracy"]["value"] == pytest.approx(0.718)
 
-    data = JetData(features="kin", path=str(file), split=(0.0, 0.0, 1.0), batch_size=500)
+    data = JetData(features="kin", path=str(file), split=(0.0, 0.0, 1.0), batch_size=60)
     batch = next(iter(data.test_dataloader()))
     theirs = weaver.ParticleNet(
         input_dims=7,
@@ -170,7 +170,7 @@ def test_published_weights_tag_real_jets_as_the_published_network(
     with torch.no_grad():
         expected = theirs(places, inputs, mask=mask).softmax(-1).numpy()
     table = pq.read_table(folder / "predictions.parquet")
-    ours = np.stack([table[f"score_{name}"].to_numpy() for name in CLASSES], 1)
+    ours = np.stack([table[f"score_{name}"].to_numpy() for name in CLASSES], 1)[:60]
     np.testing.assert_allclose(ours, expected, atol=1e-4)
 
 

@@ -317,7 +317,8 @@ def test_a_real_event_trains_tests_and_predicts(
 @pytest.fixture(scope="module")
 def trained_filter(tmp_path_factory: pytest.TempPathFactory, simulated_cache: Path) -> Path:
     root = tmp_path_factory.mktemp("filters")
-    options = [*NETWORK[:4], "--run.root", str(root), "--trainer.max_epochs", "1"]
+    options = ["--model.net.init_args.dim", "16", "--model.net.init_args.depth", "1"]
+    options += ["--run.root", str(root), "--trainer.max_epochs", "1"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", sys.argv)  # which the command replaces
         assert cli.main(["trackml/hit_filter", "fit", *DATA, *QUIET, *options]) == 0

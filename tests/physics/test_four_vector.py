@@ -99,6 +99,16 @@ def test_padding_and_particles_along_the_beam_are_finite() -> None:
     p = torch.tensor([[0.0, 0, 0, 0], [5, 0, 0, 5], [5, 0, 0, -5]], requires_grad=True)
     for quantity in (transverse_momentum, azimuth, rapidity, pseudorapidity, mass):
         assert quantity(p).isfinite().all()
-    (gradient,) = torch.autograd.grad(rapidity(p).sum(), p)
-    assert gradient.isfinite().all()
+        (gradient,) = torch.autograd.grad(quantity(p).sum(), p)
+        assert gradient.isfinite().all(), quantity
     assert rapidity(p)[0] == 0
+
+
+@FEW
+@given(MOMENTA, st.floats(0.1, 10))
+def test_gradients_are_those_of_finite_differences(
+    momentum: tuple[float, float, float], of_mass: float
+) -> None:
+    p = vector((momentum[0] + 101, *momentum[1:]), of_mass).requires_grad_()
+    for quantity in (transverse_momentum, azimuth, rapidity, pseudorapidity, mass):
+        assert torch.autograd.gradcheck(quantity, p, atol=1e-4, rtol=1e-3)

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchmetrics.utilities import dim_zero_cat
 
 from hepattn.data.error import DataError
@@ -20,6 +21,7 @@ from hepattn.data.trackml import PARTICLE_COLUMNS, HitBatch
 from hepattn.experiments.trackml import plots
 from hepattn.experiments.trackml.data import TrackMLData
 from hepattn.metrics.hit_filter import FilterFigures, HitFilterMetrics
+from hepattn.models.doublet_classifier import DoubletClassifier, DoubletScores
 from hepattn.nn.normalise import Feature
 from hepattn.training.cli import run, run_script
 from hepattn.training.figures import save_figure
@@ -28,6 +30,8 @@ from hepattn.training.optimizer import OptimizerCallable
 from hepattn.training.report import format_efficiency, write_figures
 
 FIXED_EFFICIENCIES = (0.99, 0.995)
+MIRRORED = ("z", "eta", "geta")
+"""Features that a mirror at z = 0 gives the other sign."""
 
 
 class HitFilter(BaseModule):
@@ -46,12 +50,22 @@ class HitFilter(BaseModule):
         hit_efficiency: Share of signal hits that the chosen threshold keeps.
         threshold: A fixed threshold instead, in (0, 1).
         min_hits: Hits that a particle has to keep; the data's selection decides it.
+        background_share: Share of the other hits that a training step looks at beside all signal
+            hits, anew at random; for a `DoubletClassifier`, whose cost grows with them. The loss
+            should weigh signal hits down by as much.
+        doublet_weight: Weight of two more losses, of the candidates and of the doublets that
+            attend: are the two hits of one particle? For a `DoubletClassifier`.
+        mirror: Whether training mirrors every other event, at random, at z = 0, where the detector
+            looks the same.
 
     Raises:
-        ValueError: If the efficiency or the threshold is out of range.
+        ValueError: If a number is out of range, or an option is for another network.
     """
 
+    # A training that looks at a share of the hits minimises another loss than that of all hits.
+    monitor = ("val/auc", "max")
     threshold: Tensor
+    signs: Tensor
 
     def __init__(
         self,
@@ -64,13 +78,32 @@ class HitFilter(BaseModule):
         hit_efficiency: float = 0.99,
         threshold: float | None = None,
         min_hits: int = 3,
+        background_share: float = 1.0,
+        doublet_weight: float = 0.0,
+        mirror: bool = False,
     ) -> None:
         super().__init__(net(features), optimizer, schedule, compile)
         if not 0 < hit_efficiency <= 1:
             raise ValueError(f"hit_efficiency={hit_efficiency} must be in (0, 1]")
         if threshold is not None and not 0 < threshold < 1:
             raise ValueError(f"threshold={threshold} must be in (0, 1)")
+        if not 0 < background_share <= 1:
+            raise ValueError(f"background_share={background_share} must be in (0, 1]")
+        if doublet_weight < 0:
+            raise ValueError(f"doublet_weight={doublet_weight} must not be negative")
+        self.samples = background_share < 1 or doublet_weight > 0
+        if self.samples and not isinstance(self.net, DoubletClassifier):
+            raise ValueError(
+                f"background_share={background_share} and doublet_weight={doublet_weight} are for "
+                f"a DoubletClassifier, not a {type(self.net).__name__}; leave them out"
+            )
+        self.background_share = background_share
+        self.doublet_weight = doublet_weight
         self.names = [feature.name for feature in features]
+        if mirror and "theta" in self.names:
+            raise ValueError("mirror=True gives z and eta the other sign: use eta, not theta")
+        signs = [-1.0 if mirror and name in MIRRORED else 1.0 for name in self.names]
+        self.register_buffer("signs", torch.tensor(signs), persistent=False)
         self.loss = loss
         self.hit_efficiency = hit_efficiency
         self.fixed_threshold = threshold
@@ -94,17 +127,36 @@ class HitFilter(BaseModule):
         """The score from which hits are kept: a configured threshold, else the checkpoint's."""
         return float(self.threshold) if self.fixed_threshold is None else self.fixed_threshold
 
-    def forward(self, batch: HitBatch) -> Tensor:
-        """Score the hits: logits (B, N)."""
-        return self.net(*self.network_inputs(batch))
+    def forward(self, batch: HitBatch) -> Tensor | DoubletScores:
+        """Score the hits: logits (B, N), or in training what a step looks at of them."""
+        if self.training:
+            batch = self._mirrored(batch)
+        if not (self.training and self.samples):
+            return self.net(*self.network_inputs(batch))
+        drawn = torch.rand(batch.valid.shape, device=batch.valid.device) < self.background_share
+        return self.net.score(batch.hits, batch.valid, (batch.label | drawn) & batch.valid)
+
+    def _mirrored(self, batch: HitBatch) -> HitBatch:
+        flip = torch.rand(len(batch.hits), 1, 1, device=batch.hits.device) < 0.5
+        return batch._replace(hits=torch.where(flip, batch.hits * self.signs, batch.hits))
 
     def network_inputs(self, batch: HitBatch) -> tuple[Tensor, Tensor]:
         """Raw hit columns (B, N, F) and which are real (B, N)."""
         return batch.hits, batch.valid
 
-    def losses(self, batch: HitBatch, outputs: Tensor) -> dict[str, Tensor]:
-        """The one loss: are the hits signal?"""
-        return {"hit": self.loss(outputs, batch.label, batch.valid)}
+    def losses(self, batch: HitBatch, outputs: Tensor | DoubletScores) -> dict[str, Tensor]:
+        """Are the hits signal, and in training: are the hits of a doublet of one particle?"""
+        if isinstance(outputs, Tensor):
+            return {"hit": self.loss(outputs, batch.label, batch.valid)}
+        losses = {"hit": self.loss(outputs.hit, batch.label, outputs.chosen)}
+        if self.doublet_weight:
+            owner = batch.particle_id.gather(1, outputs.anchor).unsqueeze(-1)  # (B, M, 1)
+            partner = batch.particle_id.gather(1, outputs.partner.flatten(1))
+            same = (partner.view_as(outputs.partner) == owner) & (owner != 0)  # (B, M, C)
+            losses["screen"] = self.doublet_weight * _mean_loss(outputs.screen, same, outputs.valid)
+            same, valid = (part.gather(2, outputs.attended) for part in (same, outputs.valid))
+            losses["doublet"] = self.doublet_weight * _mean_loss(outputs.doublet, same, valid)
+        return losses
 
     def update_metrics(self, stage: str, batch: HitBatch, outputs: Tensor) -> None:
         """Collect the scores of validation and test events."""
@@ -176,6 +228,13 @@ class HitFilter(BaseModule):
             kept = (self(self.display)[0].sigmoid() >= threshold)[valid].cpu().numpy()
             labels = self.display.label[0][valid].cpu().numpy()
             save_figure(plots.plot_event(position, labels, kept), folder / "event.png")
+
+
+def _mean_loss(logits: Tensor, label: Tensor, valid: Tensor) -> Tensor:
+    """Mean cross-entropy of real doublets, zero where there are none."""
+    logits, label = logits[valid].float(), label[valid].float()
+    total = F.binary_cross_entropy_with_logits(logits, label, reduction="sum")
+    return total / max(1, len(logits))
 
 
 def print_figures(figures: FilterFigures, summary: dict[str, float]) -> None:
