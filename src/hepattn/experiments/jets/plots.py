@@ -11,6 +11,8 @@ from torch import Tensor
 from hepattn.metrics.tagging import TaggingMetrics
 from hepattn.training.figures import new_figure
 
+NUM_COLOURS = 7  # of the style; then lines are dashed
+
 
 def plot_roc(metrics: TaggingMetrics, classes: Sequence[str]) -> Figure:
     """Draw background rejection against signal efficiency, each class against the first one.
@@ -26,7 +28,13 @@ def plot_roc(metrics: TaggingMetrics, classes: Sequence[str]) -> Figure:
             continue
         background_efficiency, signal_efficiency = (x.cpu() for x in metrics.roc(signal))
         some = background_efficiency > 0
-        axis.plot(signal_efficiency[some], 1 / background_efficiency[some], label=classes[signal])
+        axis.plot(
+            signal_efficiency[some],
+            1 / background_efficiency[some],
+            label=classes[signal],
+            color=f"C{signal % NUM_COLOURS}",
+            linestyle="-" if signal < NUM_COLOURS else "--",
+        )
     axis.set(xlabel="signal efficiency", ylabel=f"{classes[0]} rejection", yscale="log")
     axis.set(xlim=(0, 1), ylim=(1, None))
     if axis.lines:
