@@ -333,6 +333,22 @@ def test_training_starts_from_a_run_with_other_classes(
     assert ours["net.head.weight"].shape[0] == 2
 
 
+def test_statistics_stay_through_a_training(two_files: list[str], tmp_path: Path) -> None:
+    options = ["--model.net.num_neighbours", "4", "--model.net.widths", "[[8]]"]
+    options += ["--model.net.dense_dim", "8", "--data.path", two_files[0]]
+    options += ["--trainer.max_epochs", "1", "--trainer.num_sanity_val_steps", "0"]
+    run("fit", tmp_path, *options, "--run.name", "first", config="particlenet.yaml")
+    first = tmp_path / "first" / "ckpts" / "last.ckpt"
+    options += ["--model.pretrained.path", str(first)]
+    run("fit", tmp_path, *options, "--run.name", "second", config="particlenet.yaml")
+    second = tmp_path / "second" / "ckpts" / "last.ckpt"
+    before, after = (torch.load(file, weights_only=True)["state_dict"] for file in (first, second))
+    statistics = [key for key in before if "running_" in key]
+    assert len(statistics) > 3
+    assert all(torch.equal(before[key], after[key]) for key in statistics)
+    assert not torch.equal(before["net.dense.weight"], after["net.dense.weight"])
+
+
 def test_finetuning_without_weights_warns(simulated: Path, tmp_path: Path) -> None:
     options = ["--model.net", "hepattn.models.particle_flow.ParticleFlowNetwork"]
     with pytest.warns(UserWarning, match=r"no model.pretrained.path is given"):

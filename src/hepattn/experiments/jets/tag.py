@@ -114,6 +114,11 @@ class JetTagger(BaseModule):
         """Start from the pretrained weights."""
         self._load_pretrained()
 
+    def on_train_start(self) -> None:
+        """Freeze what stays as it is."""
+        super().on_train_start()
+        self.train()
+
     def on_validation_start(self) -> None:
         """Take the pretrained weights, where this is no part of a training."""
         if not self.trainer.sanity_checking and self.trainer.state.fn != "fit":
