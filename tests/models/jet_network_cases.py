@@ -2,10 +2,14 @@
 
 # B jets, N particles, F features
 
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
+from torch.testing import assert_close
 
 from hepattn.models.linear_particle_transformer import LinearParticleTransformer
 from hepattn.models.lorentz_tagger import LorentzTagger
@@ -85,3 +89,36 @@ def random_jets(*lengths: int) -> Jets:
     vectors = from_pt_eta_phi_energy(pt, *place, energy)
     padding = ~valid.unsqueeze(-1)
     return x.masked_fill(padding, 0.0), vectors.masked_fill(padding, 0.0), valid
+
+
+def check_export(net: nn.Module, draw: Callable[..., Jets], folder: Path) -> set[str]:
+    """Compare a network and its ONNX file on jets of several numbers and lengths.
+
+    Args:
+        net: The network.
+        draw: Draws jets of the given lengths.
+        folder: Where the file is written.
+
+    Returns:
+        The inputs that the file reads.
+    """
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra deploy")
+    pytest.importorskip("onnxscript", reason="needs the extra deploy")
+    names = ("x", "vectors", "valid")
+    dims = {0: torch.export.Dim("jets"), 1: torch.export.Dim("particles", min=2)}
+    path = folder / "net.onnx"
+    torch.onnx.export(
+        net,
+        kwargs=dict(zip(names, draw(9, 5), strict=True)),
+        dynamo=True,
+        dynamic_shapes=dict.fromkeys(names, dims),
+        verbose=False,
+    ).save(path)
+    session = onnxruntime.InferenceSession(path)
+    used = {entry.name for entry in session.get_inputs()}
+    for lengths in ((9, 5), (3, 2, 0), (30,)):
+        jets = draw(*lengths)
+        inputs = {key: y.numpy() for key, y in zip(names, jets, strict=True) if key in used}
+        (found,) = session.run(None, inputs)
+        assert_close(torch.from_numpy(found), net(*jets).detach(), atol=1e-5, rtol=1e-4)
+    return used

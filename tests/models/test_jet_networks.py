@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from hepattn.nn.normalise import Feature
-from models.jet_network_cases import FEATURES, NETWORKS, ORDERED, make, random_jets
+from models.jet_network_cases import FEATURES, NETWORKS, ORDERED, check_export, make, random_jets
 
 CANCELLED = {"encoder.pair_bias.network.1.bias"}  # by the batch normalisation after it
 ALL = pytest.mark.parametrize("name", NETWORKS)
@@ -108,23 +108,4 @@ def test_features_that_are_not_embedded_do_not_matter(name: str) -> None:
 def test_an_exported_network_gives_the_same_answer_for_every_batch(
     name: str, tmp_path: Path
 ) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra deploy")
-    pytest.importorskip("onnxscript", reason="needs the extra deploy")
-    net = make(name)
-    names = ("x", "vectors", "valid")
-    dims = {0: torch.export.Dim("jets"), 1: torch.export.Dim("particles", min=2)}
-    path = tmp_path / "net.onnx"
-    torch.onnx.export(
-        net,
-        kwargs=dict(zip(names, random_jets(9, 5), strict=True)),
-        dynamo=True,
-        dynamic_shapes=dict.fromkeys(names, dims),
-        verbose=False,
-    ).save(path)
-    session = onnxruntime.InferenceSession(path)
-    used = {entry.name for entry in session.get_inputs()}
-    for lengths in ((9, 5), (3, 2, 0), (30,)):
-        jets = random_jets(*lengths)
-        inputs = {key: y.numpy() for key, y in zip(names, jets, strict=True) if key in used}
-        (found,) = session.run(None, inputs)
-        assert_close(torch.from_numpy(found), net(*jets).detach(), atol=1e-5, rtol=1e-4)
+    check_export(make(name), random_jets, tmp_path)

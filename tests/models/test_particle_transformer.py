@@ -25,7 +25,7 @@ from hepattn.nn.pair_attention import PairAttention
 from hepattn.nn.pair_bias import PairOptions
 from hepattn.nn.particle_block import BlockOptions
 from hepattn.physics.pair_features import PAIR_FEATURES
-from models.jet_network_cases import FEATURES, Jets, random_jets, settle
+from models.jet_network_cases import FEATURES, Jets, check_export, random_jets, settle
 
 CALM = BlockOptions(activation_dropout=0.0, dropout=0.0, attention=AttentionOptions())
 SMALL = replace(CALM, attention=AttentionOptions(num_heads=2))
@@ -327,21 +327,4 @@ def test_options_out_of_range_are_refused() -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the exporter, about itself
 def test_an_exported_network_gives_the_same_answer_for_every_batch(tmp_path: Path) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra deploy")
-    pytest.importorskip("onnxscript", reason="needs the extra deploy")
-    net, names = make(), ("x", "vectors", "valid")
-    dims = {0: torch.export.Dim("jets"), 1: torch.export.Dim("particles", min=2)}
-    path = tmp_path / "net.onnx"
-    torch.onnx.export(
-        net,
-        kwargs=dict(zip(names, random_jets(9, 5), strict=True)),
-        dynamo=True,
-        dynamic_shapes=dict.fromkeys(names, dims),
-        verbose=False,
-    ).save(path)
-    session = onnxruntime.InferenceSession(path)
-    for lengths in ((9, 5), (3, 2, 0), (30,)):
-        jets = random_jets(*lengths)
-        inputs = {key: y.numpy() for key, y in zip(names, jets, strict=True)}
-        (found,) = session.run(None, inputs)
-        assert_close(torch.from_numpy(found), net(*jets).detach(), atol=1e-5, rtol=1e-4)
+    assert check_export(make(), random_jets, tmp_path) == {"x", "vectors", "valid"}

@@ -8,11 +8,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from hepattn.deploy import weaver_particle_net, weaver_particle_transformer
+from hepattn.deploy.weaver_names import without_prefixes
 from hepattn.nn.normalise import Normalise
 from hepattn.training.configs import ConfigError
 from hepattn.training.load import read_weights
 
-PREFIXES = ("module.", "mod.")  # of distributed training, and of weaver's wrapper of a network
 COUNTER = "num_batches_tracked"  # which batch norms of old files lack
 HEAD = "head."
 
@@ -101,7 +101,7 @@ def _of_checkpoint(content: Mapping[str, Any]) -> dict[str, Any]:
 def _convert(content: Any, path: Path, *, fold: bool) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
         raise ConfigError(f"{path} holds no weights by name; give a .ckpt or weaver's .pt file")
-    state = {_without_prefixes(key): value for key, value in content.items()}
+    state = {without_prefixes(key): value for key, value in content.items()}
     is_transformer = "cls_token" in state and any(key.startswith("cls_blocks.") for key in state)
     is_particle_net = any(key.startswith("edge_convs.") for key in state)
     if not is_transformer and not is_particle_net:
@@ -116,12 +116,6 @@ def _convert(content: Any, path: Path, *, fold: bool) -> dict[str, Tensor]:
     if fold:
         state = weaver_particle_transformer.fold_permuted_heads(state)
     return weaver_particle_transformer.convert(state)
-
-
-def _without_prefixes(key: str) -> str:
-    while key.startswith(PREFIXES):
-        key = key.partition(".")[2]
-    return key
 
 
 def _check_fit(

@@ -1,13 +1,11 @@
 """Weights of weaver's ParticleNet by our names."""
 
-import re
 from collections.abc import Mapping
 
 from torch import Tensor
 
-from hepattn.training.configs import ConfigError
+from hepattn.deploy.weaver_names import rename, without_prefixes
 
-PREFIX = re.compile(r"^(module\.|mod\.)*")  # of distributed training, and of weaver's wrapper
 NAMES = (
     (r"bn_fts\.(.*)", r"norm.\1"),
     (r"edge_convs\.(\d+)\.convs\.(\d+)\.weight", r"convolutions.\1.maps.\2.weight"),
@@ -16,6 +14,10 @@ NAMES = (
     (r"edge_convs\.(\d+)\.sc_bn\.(.*)", r"convolutions.\1.shortcut_norm.\2"),
     (r"fc\.0\.0\.(weight|bias)", r"dense.\1"),
     (r"fc\.1\.(weight|bias)", r"head.\1"),
+)
+VARIANTS = (
+    "a ParticleNet without fusion and with one hidden layer at its end; other variants have no "
+    "equivalent here"
 )
 
 
@@ -34,17 +36,10 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ConfigError: If there is a name that such a network does not have.
     """
-    return {_rename(PREFIX.sub("", key)): _as_linear(value) for key, value in state.items()}
-
-
-def _rename(key: str) -> str:
-    for theirs, ours in NAMES:
-        if match := re.fullmatch(theirs, key):
-            return match.expand(ours)
-    raise ConfigError(
-        f"{key!r} is no weight of a ParticleNet without fusion and with one hidden layer at its "
-        "end; other variants have no equivalent here"
-    )
+    return {
+        rename(without_prefixes(key), NAMES, VARIANTS): _as_linear(value)
+        for key, value in state.items()
+    }
 
 
 def _as_linear(weight: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from hepattn.training.configs import ConfigError
+from hepattn.deploy.weaver_names import rename
 
 NAMES = (
     (r"embed\.input_bn\.(.*)", r"input_norm.\1"),
@@ -35,6 +35,10 @@ BLOCK_NAMES = (
 BLOCK = re.compile(r"(cls_)?blocks\.(\d+)\.(.*)")
 INPUT_PROJECTION = re.compile(r"attn\.in_proj[._](weight|bias)")
 COUNTER = "trimmer._counter"  # of batches, no weight
+VARIANTS = (
+    "the published Particle Transformer; of weaver's other variants only extra pair features and "
+    "layer scales have an equivalent here"
+)
 
 
 def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -64,11 +68,11 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 converted[f"{start}attention.query.{part[1]}"] = query
                 converted[f"{start}attention.key_value.{part[1]}"] = key_value
             else:
-                converted[start + _rename(match[3], BLOCK_NAMES)] = value
+                converted[start + rename(match[3], BLOCK_NAMES, VARIANTS)] = value
             continue
         if value.dim() == 3:  # a convolution of width one, or the class token
             value = value.flatten() if key == "cls_token" else value.flatten(1)
-        converted[_rename(key, NAMES)] = value
+        converted[rename(key, NAMES, VARIANTS)] = value
     return converted
 
 
@@ -96,13 +100,3 @@ def fold_permuted_heads(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         folded[f"{start}bias"] = (channels * state[f"{start}bias"])[order]
         folded[key] = torch.ones_like(scale)
     return folded
-
-
-def _rename(key: str, names: tuple[tuple[str, str], ...]) -> str:
-    for theirs, ours in names:
-        if match := re.fullmatch(theirs, key):
-            return match.expand(ours)
-    raise ConfigError(
-        f"{key!r} is no weight of the published Particle Transformer; of weaver's other variants "
-        "only extra pair features and layer scales have an equivalent here"
-    )

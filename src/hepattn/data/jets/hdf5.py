@@ -3,6 +3,7 @@
 # J jets, N slots, C columns
 
 import re
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -79,15 +80,15 @@ class Hdf5Jets(JetFile):
         """Read some jets; see ``JetFile.read_raw``."""
         return self._guarded(lambda file: self.read_open(file, start, stop, columns))
 
+    @abstractmethod
     def find_columns(self, file: h5py.File) -> None:
         """Set what an opened source knows of itself."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read_open(
         self, file: h5py.File, start: int, stop: int, columns: frozenset[str]
     ) -> JetTable:
         """Read some jets of the opened file."""
-        raise NotImplementedError
 
     def set_rows(self, dataset: h5py.Dataset) -> None:
         """Set the number of jets and of rows a chunk."""
