@@ -72,11 +72,11 @@ def split_events(
     return Split(parts[0], parts[1], parts[2], fractions, seed)
 
 
-def check_fractions(fractions: tuple[float, float, float], name: str = "fractions") -> None:
+def check_fractions(fractions: tuple[float, ...], name: str = "fractions") -> None:
     """Refuse shares of training, validation and test that make no whole.
 
     Args:
-        fractions: The three shares.
+        fractions: The shares.
         name: What the message calls them.
 
     Raises:

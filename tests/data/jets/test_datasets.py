@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from data.jets.make_jets import draw_jets, write_lists
 from hepattn.data import DataError, LengthBucketSampler
+from hepattn.data.chunks import chunk_ranges
 from hepattn.data.jets import (
     JetBatch,
     JetDataset,
@@ -24,7 +25,6 @@ from hepattn.data.jets import (
     collate,
     open_jets,
 )
-from hepattn.data.jets.source import chunk_ranges
 from hepattn.nn.normalise import Feature
 
 # On a machine with few cores.

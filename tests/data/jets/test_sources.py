@@ -23,8 +23,8 @@ from data.jets.make_jets import (
     write_table,
 )
 from hepattn.data import DataError
+from hepattn.data.chunks import chunk_ranges
 from hepattn.data.jets import FirstJets, JetLabels, JetTable, open_jets
-from hepattn.data.jets.source import chunk_ranges
 
 NUM = 25
 JETS = draw_jets(NUM)

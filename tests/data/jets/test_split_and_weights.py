@@ -8,8 +8,9 @@ import pytest
 
 from data.jets.make_jets import CLASSES, draw_jets, write_root
 from hepattn.data import DataError
+from hepattn.data.hashing import hash_rows
 from hepattn.data.jets import JetInput, JetSplit, JetWeights, open_jets
-from hepattn.data.jets.split import PARTS, hash_rows
+from hepattn.data.jets.split import PARTS
 from hepattn.nn.normalise import Feature
 
 ROWS = np.arange(20_000)

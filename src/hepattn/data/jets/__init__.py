@@ -5,13 +5,13 @@ from hepattn.data.jets.dataset import JetDataset, collate
 from hepattn.data.jets.features import check_features, particle_features, particle_vectors
 from hepattn.data.jets.input import JetInput
 from hepattn.data.jets.labels import JetLabels
-from hepattn.data.jets.loader import StreamingLoader
 from hepattn.data.jets.open import open_jets
 from hepattn.data.jets.source import FirstJets, JetSource
 from hepattn.data.jets.split import JetPart, JetSplit
 from hepattn.data.jets.streaming import StreamingJets
 from hepattn.data.jets.table import JetTable
 from hepattn.data.jets.weights import JetWeights
+from hepattn.data.streaming_loader import StreamingLoader
 
 __all__ = [
     "FirstJets",

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from hepattn.data.chunks import chunk_ranges
 from hepattn.data.error import DataError
 from hepattn.data.jets.batch import JetBatch
 from hepattn.data.jets.input import JetInput, PackedJets, Padder, join
-from hepattn.data.jets.source import JetSource, chunk_ranges
+from hepattn.data.jets.source import JetSource
 from hepattn.data.jets.split import JetPart
 
 

@@ -1,10 +1,10 @@
 """Open files of jets, whatever their format."""
 
-import glob
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hepattn.data.error import DataError
+from hepattn.data.files import ARCHIVES, find_files
 from hepattn.data.jets.labels import JetLabels
 from hepattn.data.jets.source import JetFile, JetFiles, JetSource
 
@@ -15,7 +15,6 @@ FORMATS = {
     ".hdf5": "hdf5",
     ".npz": "npz",
 }
-ARCHIVES = (".tar", ".gz", ".tgz")
 
 
 def open_jets(
@@ -37,49 +36,12 @@ def open_jets(
     """
     labels = labels or JetLabels()
     paths = [path] if isinstance(path, str | Path) else list(path)
-    files = [file for one in paths for file in find_files(one)]
+    files = [file for one in paths for file in find_files(one, FORMATS)]
     if not files:
         raise DataError.of(path, "files", found="an empty list", expected="at least one file")
     opener = _opener(files, labels, tree)
     parts = [opener(file) for file in files]
     return parts[0] if len(parts) == 1 else JetFiles(parts)
-
-
-def find_files(path: str | Path) -> list[Path]:
-    """Files of jets that a path stands for, by name.
-
-    Args:
-        path: A file, a folder or a pattern.
-
-    Raises:
-        DataError: If there are none.
-    """
-    place = Path(path)
-    if place.is_dir():
-        files = sorted(file for file in place.iterdir() if file.suffix in FORMATS)
-    elif place.exists():
-        files = [place]
-    else:
-        files = sorted(Path(found) for found in glob.glob(str(path), recursive=True))  # noqa: PTH207
-    if not files:
-        raise DataError.of(
-            path,
-            "files",
-            found="none",
-            expected=f"files that end in {', '.join(FORMATS)}",
-            remedy=_find_elsewhere(place) if place.is_dir() else None,
-        )
-    return files
-
-
-def _find_elsewhere(folder: Path) -> str | None:
-    """What to do about a folder that holds no file of jets itself."""
-    for file in sorted(folder.rglob("*")):
-        if file.suffix in FORMATS:
-            return f"there are some in {file.parent}: ask for '{folder}/**/*{file.suffix}'"
-        if file.suffix in ARCHIVES:
-            return f"{file} is an archive: unpack it first"
-    return None
 
 
 def _opener(files: Sequence[Path], labels: JetLabels, tree: str) -> Callable[[Path], JetFile]:

@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 
 from hepattn.data.error import DataError
 from hepattn.data.jets.labels import JetLabels
-from hepattn.data.jets.root import check_counts, find_label_columns, require_vectors
+from hepattn.data.jets.root import find_label_columns, require_vectors
 from hepattn.data.jets.source import JetFile
 from hepattn.data.jets.table import NO_LABEL, JetTable, pack
 from hepattn.data.jets.top import CLASSES, LABEL, SLOTS, VECTOR, find_slots
+from hepattn.data.root_tree import check_counts
 
 
 class ParquetJets(JetFile):

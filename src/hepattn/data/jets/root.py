@@ -2,8 +2,6 @@
 
 # J jets, P particles
 
-import os
-from collections import OrderedDict
 from pathlib import Path
 
 import awkward as ak
@@ -14,8 +12,8 @@ from hepattn.data.error import DataError
 from hepattn.data.jets.labels import JetLabels
 from hepattn.data.jets.source import JetFile
 from hepattn.data.jets.table import NO_LABEL, JetTable
+from hepattn.data.root_tree import check_counts, open_tree
 
-MAX_OPEN = 8  # files; to open one takes as long as to read a thousand jets
 VECTOR = ("part_px", "part_py", "part_pz", "part_energy")
 
 
@@ -100,45 +98,6 @@ class RootJets(JetFile):
         return JetTable(counts, particles, jets, label, np.arange(start, stop))
 
 
-_open_trees: OrderedDict[tuple[object, ...], tuple[uproot.ReadOnlyFile, uproot.TTree]] = (
-    OrderedDict()
-)
-
-
-def open_tree(path: Path, name: str) -> uproot.TTree:
-    """Open a tree, or find it among those that were opened last.
-
-    Arrays are not cached and the file is not mapped into memory, which therefore stays flat.
-
-    Args:
-        path: The file.
-        name: Name of the tree.
-
-    Raises:
-        DataError: If the file has no such tree.
-    """
-    stat = path.stat()
-    # A process that was forked off must not share the position in the file.
-    key = (os.getpid(), path, name, stat.st_size, stat.st_mtime_ns)
-    if key not in _open_trees:
-        file = uproot.open(
-            path,
-            handler=uproot.MultithreadedFileSource,
-            num_workers=1,
-            use_threads=False,
-            array_cache=None,
-        )
-        if name not in file:
-            names = file.keys()
-            file.close()
-            raise DataError.of(path, "tree", found=f"only {names}"[:200], expected=name)
-        while len(_open_trees) >= MAX_OPEN:
-            _open_trees.popitem(last=False)[1][0].close()
-        _open_trees[key] = (file, file[name])
-    _open_trees.move_to_end(key)
-    return _open_trees[key][1]
-
-
 def require_vectors(path: Path, columns: frozenset[str]) -> None:
     """Refuse a file without four-vectors."""
     if missing := [name for name in VECTOR if name not in columns]:
@@ -168,18 +127,6 @@ def find_label_columns(path: Path, labels: JetLabels, names: set[str]) -> tuple[
             remedy="name the classes of this file in labels",
         )
     return labels.columns
-
-
-def check_counts(path: Path, name: str, own: np.ndarray, counts: np.ndarray, start: int) -> None:
-    """Refuse a jet that has another number of values in one column than in another."""
-    if len(own) != len(counts) or (own != counts).any():
-        jet = int(np.argmax(own != counts)) if len(own) == len(counts) else 0
-        raise DataError.of(
-            f"{path}, jet {start + jet}",
-            name,
-            found=f"{own[jet]} values",
-            expected=f"{counts[jet]}, as in the other columns",
-        )
 
 
 def _is_jagged(typename: str) -> bool:

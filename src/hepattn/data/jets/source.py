@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from hepattn.data.error import DataError
+from hepattn.data.files import fingerprint_files, name_files
 from hepattn.data.jets.labels import NONE_TRUE, SEVERAL_TRUE
 from hepattn.data.jets.table import NO_LABEL, JetTable, concatenate
 from hepattn.data.jets.top import VECTOR
@@ -44,8 +45,7 @@ class JetSource(ABC):
     @property
     def name(self) -> str:
         """How messages call the source."""
-        more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""
-        return f"{self.files[0]}{more}"
+        return name_files(self.files)
 
     @property
     @abstractmethod
@@ -79,8 +79,7 @@ class JetSource(ABC):
 
     def fingerprint(self) -> str:
         """Hash of the names and sizes of the files, and of their number of jets."""
-        sizes = [f"{file.name}:{file.stat().st_size}" for file in self.files]
-        return hashlib.sha256("\n".join([str(self.num_jets), *sizes]).encode()).hexdigest()[:16]
+        return fingerprint_files(self.files, self.num_jets)
 
 
 class JetFile(JetSource):
@@ -296,21 +295,3 @@ class FirstJets(JetSource):
 def listing(source: JetSource) -> str:
     """The columns of a source, for messages."""
     return f"columns among {', '.join(sorted(source.columns))}"
-
-
-def chunk_ranges(block_ends: np.ndarray, chunk_size: int) -> list[tuple[int, int]]:
-    """Cut rows into chunks that end with stored blocks where a block ends in time.
-
-    Args:
-        block_ends: Rows at which blocks end, in order; the last is the number of rows.
-        chunk_size: Largest number of rows of a chunk.
-    """
-    num_rows = int(block_ends[-1])
-    ranges, start = [], 0
-    while start < num_rows:
-        last = int(np.searchsorted(block_ends, start + chunk_size, side="right")) - 1
-        end = int(block_ends[last]) if last >= 0 else 0
-        stop = end if end > start else min(start + chunk_size, num_rows)
-        ranges.append((start, stop))
-        start = stop
-    return ranges

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from hepattn.data.hashing import spread_rows
 from hepattn.data.split import check_fractions
 
 Part = Literal["train", "val", "test"]
@@ -55,8 +56,7 @@ class JetSplit:
         Args:
             rows: Rows of the source (J).
         """
-        # 53 bits are what a float64 holds exactly.
-        place = (hash_rows(rows, self.seed) >> np.uint64(11)) * 2.0**-53  # (J), from 0 to 1
+        place = spread_rows(rows, self.seed)  # (J)
         place = (place + self.offset) % 1.0
         return (place >= self.fractions[0]).astype(np.int64) + (
             place >= self.fractions[0] + self.fractions[1]
@@ -89,26 +89,3 @@ class JetPart:
             rows: Rows of the source (J).
         """
         return self.split.number(rows) == PARTS.index(self.name)
-
-
-def hash_rows(rows: np.ndarray, seed: int) -> np.ndarray:
-    """Mix rows and a seed into 64 random bits: the finaliser of SplitMix64, twice.
-
-    Args:
-        rows: Rows (J), not negative.
-        seed: Any whole number.
-
-    Returns:
-        Bits (J) in uint64.
-    """
-    with np.errstate(over="ignore"):
-        # Mixed once more than the rows, so that a row and a seed cannot change places.
-        seeded = _mix(_mix(np.array([seed % 2**64], np.uint64)))
-        return _mix(_mix(rows.astype(np.uint64)) ^ seeded)
-
-
-def _mix(x: np.ndarray) -> np.ndarray:
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))

@@ -2,40 +2,21 @@
 
 # B jets of a batch, J jets
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
-from torch.utils.data import IterableDataset, get_worker_info
+from torch import Tensor
 
 from hepattn.data.error import DataError
 from hepattn.data.jets.batch import JetBatch
 from hepattn.data.jets.input import JetInput, PackedJets, Padder, join
-from hepattn.data.jets.source import JetSource, chunk_ranges
+from hepattn.data.jets.source import JetSource
 from hepattn.data.jets.split import JetPart
+from hepattn.data.streaming import StreamingRows
 
 
-class StreamingJets(IterableDataset[JetBatch]):
-    """Batches of jets that are read while they are needed.
-
-    Each epoch puts the chunks of the source into a random order, which depends on the seed and
-    the epoch alone. The jets of the part, chunk by chunk, are a row that is cut into as many
-    equal pieces as there are processes (ranks); the batches of a rank are dealt out to its
-    workers in blocks. A worker reads ``buffer_size`` jets, shuffles them, hands out their
-    batches, and reads on. So memory does not grow with the source, and every jet comes once an
-    epoch. Where the jets do not divide among the ranks, the last one is filled up with jets of
-    weight 0. The last batch of a rank may be smaller; none is dropped.
-
-    The number of batches and their contents do not depend on what was read before, so that a run
-    can go on from any batch; ``state_dict`` says from which. With workers it counts batches
-    that were handed out by ``StreamingLoader``, not those that a worker has prepared. The number of
-    workers must then be the same as before.
-
-    Without ``shuffle`` the jets come in the order of the source, block after block; several
-    workers take turns, and ``index`` tells which jets are which.
+class StreamingJets(StreamingRows[PackedJets, JetBatch]):
+    """Batches of jets that are read while they are needed; see ``StreamingRows``.
 
     Args:
         source: The jets.
@@ -44,9 +25,7 @@ class StreamingJets(IterableDataset[JetBatch]):
         part: The jets to stream; null for all.
         shuffle: Whether each epoch has its own random order.
         seed: Seed of that order.
-        chunk_size: Jets read at once, where the file allows it whole stored blocks. Smaller ones
-            mix better and read slower: each buffer decodes every row group of a parquet file, and
-            every block of another, of which it holds a chunk.
+        chunk_size: Jets read at once, where the file allows it whole stored blocks.
         buffer_size: Jets that are shuffled together, in each worker; at least a batch.
         rank: Number of this process; by default that of ``torch.distributed``.
         num_ranks: Number of processes.
@@ -69,33 +48,22 @@ class StreamingJets(IterableDataset[JetBatch]):
         rank: int | None = None,
         num_ranks: int | None = None,
     ) -> None:
-        for name, value in (("batch_size", batch_size), ("chunk_size", chunk_size)):
-            if value < 1:
-                raise ValueError(f"{name}={value} must be at least 1")
-        if buffer_size < batch_size:
-            raise ValueError(f"buffer_size={buffer_size} must be at least batch_size={batch_size}")
-        is_distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if rank is None:
-            rank = torch.distributed.get_rank() if is_distributed else 0
-        if num_ranks is None:
-            num_ranks = torch.distributed.get_world_size() if is_distributed else 1
-        if not 0 <= rank < num_ranks:
-            raise ValueError(f"rank={rank} must be from 0 to num_ranks - 1 = {num_ranks - 1}")
         inputs.check(source)
         self.source = source
         self.inputs = inputs
-        self.batch_size = batch_size
         self.part = part
-        self.shuffle = shuffle
-        self.seed = seed
-        self.buffer_size = buffer_size // batch_size * batch_size
-        self.rank = rank
-        self.num_ranks = num_ranks
-        self.fingerprint = source.fingerprint()
-        self.chunks = chunk_ranges(source.block_ends, chunk_size)
-        self.chunk_jets = np.array([len(self._rows(chunk)) for chunk in range(len(self.chunks))])
-        self.num_jets = int(self.chunk_jets.sum())
-        if not self.num_jets:
+        super().__init__(
+            source.block_ends,
+            source.fingerprint(),
+            batch_size,
+            shuffle,
+            seed,
+            chunk_size,
+            buffer_size,
+            rank,
+            num_ranks,
+        )
+        if not self.num_rows:
             raise DataError.of(
                 source.name,
                 f"part {part.name}" if part else "jets",
@@ -103,154 +71,27 @@ class StreamingJets(IterableDataset[JetBatch]):
                 expected="at least one",
                 remedy="take another seed, other fractions or more jets",
             )
-        # Epoch and first batch; shared, so that workers that live on see the next ones. Batches
-        # are counted elsewhere: a worker may start when others have handed out some.
-        self._start = torch.zeros(2, dtype=torch.int64).share_memory_()
-        self._served = 0
-        self._has_begun = False
 
-    @property
-    def jets_per_rank(self) -> int:
-        """Number of jets of each rank, those of weight 0 included."""
-        return -(-self.num_jets // self.num_ranks)
+    def holds(self, rows: np.ndarray) -> np.ndarray:
+        """Whether jets belong to the part."""
+        return np.full(len(rows), True) if self.part is None else self.part.holds(rows)
 
-    def __len__(self) -> int:
-        """Number of batches of an epoch, of this rank."""
-        return -(-self.jets_per_rank // self.batch_size)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration has.
-
-        It begins with its first batch, or where a state of the same epoch says that was loaded
-        and not used yet.
-
-        Args:
-            epoch: Its number.
-        """
-        if self._has_begun or epoch != int(self._start[0]):
-            self._set_start(epoch, 0)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Epoch, number of batches handed out in it, and what they depend on."""
-        epoch = int(self._start[0])
-        return {"epoch": epoch, "batches": self._served, "order": self._order_state()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state at the next iteration.
-
-        Args:
-            state: What ``state_dict`` returned.
-
-        Raises:
-            ValueError: If it belongs to other jets or another order.
-        """
-        ours = self._order_state()
-        if changed := [key for key, value in ours.items() if state["order"].get(key) != value]:
-            raise ValueError(
-                f"{', '.join(changed)}: {[ours[key] for key in changed]} must be "
-                f"{[state['order'].get(key) for key in changed]}, as when the state was saved"
-            )
-        self._set_start(state["epoch"], state["batches"])
-
-    def _set_start(self, epoch: int, batches: int) -> None:
-        self._start[:] = torch.tensor([epoch, batches])
-        self._served = batches
-        self._has_begun = False
-
-    def _order_state(self) -> dict[str, Any]:
-        return {
-            "fingerprint": self.fingerprint,
-            "num_jets": self.num_jets,
-            "num_ranks": self.num_ranks,
-            "batch_size": self.batch_size,
-            "buffer_size": self.buffer_size,
-            "num_chunks": len(self.chunks),
-            "shuffle": self.shuffle,
-            "seed": self.seed,
-        }
-
-    def begin(self) -> None:
-        """Start where a loaded state says, or else at the first batch of the next epoch."""
-        if self._has_begun:
-            self._set_start(int(self._start[0]) + 1, 0)
-        self._has_begun = True
-
-    def count(self) -> None:
-        """Count a batch that is handed out."""
-        self._served += 1
-
-    def __iter__(self) -> Iterator[JetBatch]:
-        worker = get_worker_info()
-        if worker is not None:  # StreamingLoader begins and counts, in the main process
-            yield from self._batches(worker.id, worker.num_workers)
-            return
-        self.begin()
-        for batch in self._batches(0, 1):
-            self.count()
-            yield batch
-
-    def _batches(self, worker: int, num_workers: int) -> Iterator[JetBatch]:
-        """The batches of a worker from the start on."""
-        epoch, served = self._start.tolist()
-        if served > len(self):
-            raise ValueError(f"{served} batches were handed out of an epoch of {len(self)}")
-        # A loader begins with its first worker, which continues for the one whose turn it is.
-        worker = (worker + served) % num_workers
-        # The first workers have one more, so that taking turns ends with the last batch.
-        whole, more = divmod(len(self), num_workers)
-        first = worker * whole + min(worker, more)
-        last = first + whole + (worker < more)
-        skip = len(range(worker, served, num_workers))
-        order = np.arange(len(self.chunks))
-        if self.shuffle:
-            order = np.random.default_rng([self.seed, epoch]).permutation(order)
-        per_buffer = self.buffer_size // self.batch_size
-        # Buffers start at the same batches whatever was handed out before.
-        for start in range(first + skip // per_buffer * per_buffer, last, per_buffer):
-            stop = min(start + per_buffer, last)
-            jets = self._read_buffer(start * self.batch_size, stop * self.batch_size, order)
-            permutation = np.arange(len(jets.counts))
-            if self.shuffle:
-                generator = np.random.default_rng([self.seed, epoch, self.rank, start])
-                permutation = generator.permutation(permutation)
-            padder = Padder(jets, self.inputs.pad_to)
-            pieces = torch.from_numpy(permutation).split(self.batch_size)
-            for piece in pieces[max(0, first + skip - start) :]:
-                yield padder.batch(piece)
-
-    def _read_buffer(self, start: int, stop: int, order: np.ndarray) -> PackedJets:
-        """Read jets of this rank, counted in the order of the epoch.
-
-        They come in the order of the source: what it keeps of a block serves all its chunks.
-        """
-        start = self.rank * self.jets_per_rank + start
-        stop = min(self.rank * self.jets_per_rank + stop, (self.rank + 1) * self.jets_per_rank)
-        ends = np.cumsum(self.chunk_jets[order])
-        pieces = []
-        position = int(np.searchsorted(ends, start, side="right"))
-        while start < stop and position < len(order):
-            chunk = int(order[position])
-            before = int(ends[position]) - int(self.chunk_jets[chunk])
-            end = min(stop, int(ends[position]))
-            if end > start:
-                pieces.append(self._rows(chunk)[start - before : end - before])
-                start = end
-            position += 1
-        parts = [self._read_rows(rows) for rows in sorted(pieces, key=lambda rows: int(rows[0]))]
-        if start < stop:  # the jets do not divide among the ranks
-            row = np.array([self._rows(int(np.flatnonzero(self.chunk_jets)[0]))[0]])
-            filler = self._read_rows(row).take(np.zeros(stop - start, np.int64))
-            filler.weight[:] = 0
-            parts.append(filler)
-        return join(parts)
-
-    def _read_rows(self, rows: np.ndarray) -> PackedJets:
-        """Read rows of one chunk, in rising order."""
+    def read(self, rows: np.ndarray) -> PackedJets:
+        """Read jets of one chunk, in rising order."""
         first, last = int(rows[0]), int(rows[-1]) + 1
         jets = self.inputs.read(self.source, first, last)
         return jets if len(rows) == last - first else jets.take(rows - first)
 
-    def _rows(self, chunk: int) -> np.ndarray:
-        """Rows of a chunk that belong to the part."""
-        rows = np.arange(*self.chunks[chunk])
-        return rows if self.part is None else rows[self.part.holds(rows)]
+    def fill(self, row: PackedJets, number: int) -> PackedJets:
+        """Repeat one jet, with weight 0."""
+        filler = row.take(np.zeros(number, np.int64))
+        filler.weight[:] = 0
+        return filler
+
+    def join(self, parts: Sequence[PackedJets]) -> PackedJets:
+        """Put jets one after the other."""
+        return join(parts)
+
+    def batcher(self, rows: PackedJets) -> Callable[[Tensor], JetBatch]:
+        """Make what pads some of the jets."""
+        return Padder(rows, self.inputs.pad_to).batch

@@ -8,9 +8,10 @@ from typing import Self
 
 import numpy as np
 
+from hepattn.data.chunks import chunk_ranges
 from hepattn.data.error import DataError
 from hepattn.data.jets.features import fill_jets
-from hepattn.data.jets.source import JetSource, chunk_ranges
+from hepattn.data.jets.source import JetSource
 from hepattn.data.jets.split import JetPart
 
 

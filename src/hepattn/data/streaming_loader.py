@@ -6,18 +6,17 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from hepattn.data.jets.batch import JetBatch
-from hepattn.data.jets.streaming import StreamingJets
+from hepattn.data.streaming import StreamingRows
 
 
 class EpochSampler(Sampler[None]):
     """Asks for the next batch again and again, and passes on which epoch it is.
 
     Args:
-        dataset: The jets.
+        dataset: The rows.
     """
 
-    def __init__(self, dataset: StreamingJets) -> None:
+    def __init__(self, dataset: StreamingRows[Any, Any]) -> None:
         self.set_epoch = dataset.set_epoch
 
     def __iter__(self) -> Iterator[None]:
@@ -25,22 +24,22 @@ class EpochSampler(Sampler[None]):
             yield None
 
 
-class StreamingLoader(DataLoader[JetBatch]):
-    """A loader of ``StreamingJets`` that knows which batches it handed out.
+class StreamingLoader(DataLoader[Any]):
+    """A loader of ``StreamingRows`` that knows which batches it handed out.
 
     Lightning saves its state in checkpoints, restores it, and says which epoch it is. Each
     iteration is an epoch of its own; one that was broken off is not continued, unless its state
     is loaded.
 
     Args:
-        dataset: The jets.
+        dataset: The rows.
         num_workers: Number of processes that read; 0 for none beside this one.
         persistent_workers: Whether the processes live on after an epoch.
     """
 
     def __init__(
         self,
-        dataset: StreamingJets,
+        dataset: StreamingRows[Any, Any],
         num_workers: int = 0,
         persistent_workers: bool = False,
     ) -> None:
@@ -54,7 +53,7 @@ class StreamingLoader(DataLoader[JetBatch]):
         # DataLoader lets nobody choose a sampler for streams, and Lightning looks for epochs there.
         object.__setattr__(self, "sampler", EpochSampler(dataset))
 
-    def __iter__(self) -> Iterator[JetBatch]:
+    def __iter__(self) -> Iterator[Any]:
         if not self.num_workers:
             yield from super().__iter__()
             return
@@ -64,7 +63,7 @@ class StreamingLoader(DataLoader[JetBatch]):
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """State of the jets, and the number of workers."""
+        """State of the rows, and the number of workers."""
         return self.dataset.state_dict() | {"num_workers": self.num_workers}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -74,7 +73,7 @@ class StreamingLoader(DataLoader[JetBatch]):
             state: What ``state_dict`` returned.
 
         Raises:
-            ValueError: If the jets, their order or the number of workers differ.
+            ValueError: If the rows, their order or the number of workers differ.
         """
         if max(1, state["num_workers"]) != max(1, self.num_workers):
             raise ValueError(
