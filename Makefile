@@ -39,7 +39,7 @@ demo: $(READY)
 	$(PREFIX)hepattn trackml/hit_filter test $(DEVICE)
 
 test: $(READY)
-	$(PREFIX)python -m pytest
+	OMP_NUM_THREADS=1 $(PREFIX)python -m pytest -n auto --dist worksteal
 
 lint: $(READY)
 	$(PREFIX)ruff check

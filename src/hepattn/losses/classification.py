@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hepattn.losses.event import EventLoss, Normalise, several_outputs
+
 
 def _mean_over_real(loss: Tensor, valid: Tensor) -> Tensor:
     return (loss * valid).sum() / valid.sum().clamp(min=1)
@@ -81,42 +83,32 @@ class FocalLoss(nn.Module):
         return _mean_over_real(loss, valid)
 
 
-class CrossEntropy(nn.Module):
+class CrossEntropy(EventLoss):
     """Cross-entropy of one class an event, averaged with the events' weights.
 
     Args:
         label_smoothing: Share of the target that is spread evenly over all classes.
+        normalise: As in `EventLoss`.
+        allow_negative_weights: As in `EventLoss`.
 
     Raises:
         ValueError: If the share is not in [0, 1).
     """
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
-        super().__init__()
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing={label_smoothing} must be at least 0 and below 1")
+    def __init__(
+        self,
+        label_smoothing: float = 0.0,
+        normalise: Normalise = "weights",
+        allow_negative_weights: bool = False,
+    ) -> None:
+        super().__init__(normalise, allow_negative_weights)
+        check_smoothing("label_smoothing", label_smoothing)
         self.label_smoothing = label_smoothing
 
-    def forward(self, logit: Tensor, label: Tensor, weight: Tensor) -> Tensor:
-        """Compute the loss.
-
-        Args:
-            logit: Scores before the softmax (B, C).
-            label: Number of the true class (B); -1 where the weight is zero.
-            weight: Weight of each event (B), not negative.
-
-        Returns:
-            A scalar; zero where all weights are.
-        """
-        loss = F.cross_entropy(
-            logit.float(),
-            label,
-            reduction="none",
-            ignore_index=-1,
-            label_smoothing=self.label_smoothing,
-        )  # (B)
-        total = weight.sum()
-        return (loss * weight).sum() / torch.where(total > 0, total, 1.0)
+    def per_event(self, logit: Tensor, label: Tensor) -> Tensor:
+        """Compute the loss of each event; arguments as in `EventLoss.per_event`, O = C."""
+        several_outputs(logit, self)
+        return F.cross_entropy(logit, label, reduction="none", label_smoothing=self.label_smoothing)
 
 
 def check_focal(gamma: float, alpha: float | None) -> None:
@@ -133,3 +125,17 @@ def check_focal(gamma: float, alpha: float | None) -> None:
         raise ValueError(f"gamma={gamma} must be 0 or at least 1, or its gradient is infinite")
     if alpha is not None and not 0 <= alpha <= 1:
         raise ValueError(f"alpha={alpha} must be in [0, 1]")
+
+
+def check_smoothing(name: str, smoothing: float) -> None:
+    """Refuse a share of smoothing that is out of range.
+
+    Args:
+        name: Name of the option.
+        smoothing: Share of the target that is spread evenly over all classes.
+
+    Raises:
+        ValueError: If it is not in [0, 1).
+    """
+    if not 0 <= smoothing < 1:
+        raise ValueError(f"{name}={smoothing} must be at least 0 and below 1")

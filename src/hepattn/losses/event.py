@@ -1,0 +1,242 @@
+"""Losses for one answer an event, averaged with weights that may be negative."""
+
+# B events, O outputs: one for two classes, else one a class
+
+import inspect
+import warnings
+from typing import Any, Literal, get_args
+
+import pytorch_optimizer
+import torch
+from pytorch_optimizer import get_supported_loss_functions
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Normalise = Literal["weights", "count"]
+
+
+class EventLoss(nn.Module):
+    """Average over the events of a batch what a subclass says each of them costs.
+
+    Weights keep their sign in the sum. An event of weight zero or of label -1 has no influence,
+    whatever its output is. A batch without any weight has a loss of zero and gradients of zero,
+    and ``skipped`` is then True.
+
+    With a negative weight the loss falls without end as an event's own loss grows, unless that has
+    a highest value, which ``bounded_below`` says. Other losses refuse negative weights.
+
+    Args:
+        normalise: What the weighted sum is divided by: the sum of the absolute ``weights``, or the
+            number of events (``count``).
+        allow_negative_weights: Whether to take negative weights even if the loss is not bounded
+            below with them.
+
+    Raises:
+        ValueError: If ``normalise`` is none of the two.
+    """
+
+    bounded_below: bool = False
+    """Whether the loss has a lowest value also if some weights are negative."""
+    skipped: Tensor
+    """Whether the latest batch had no weight at all; a boolean scalar on the batch's device."""
+
+    def __init__(
+        self, normalise: Normalise = "weights", allow_negative_weights: bool = False
+    ) -> None:
+        super().__init__()
+        if normalise not in get_args(Normalise):
+            raise ValueError(f"normalise={normalise!r} must be one of {get_args(Normalise)}")
+        self.normalise = normalise
+        self.allow_negative_weights = allow_negative_weights
+
+    def per_event(self, logit: Tensor, label: Tensor) -> Tensor:
+        """Compute the loss of each event without weights.
+
+        Args:
+            logit: Scores before sigmoid or softmax (B, O), in float32 or more.
+            label: Number of the true class (B).
+
+        Returns:
+            (B)
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define per_event(logit, label)")
+
+    def forward(self, logit: Tensor, label: Tensor, weight: Tensor) -> Tensor:
+        """Compute the loss in float32, also under autocast.
+
+        Args:
+            logit: Scores before sigmoid or softmax (B, O).
+            label: Number of the true class, -1 where it is not known (B).
+            weight: Weight of each event, of either sign (B).
+
+        Returns:
+            A scalar; zero, with gradients of zero, where all weights are.
+
+        Raises:
+            ValueError: If a weight is negative and the loss neither bounded below nor told to
+                take it, or if the outputs do not fit the loss.
+        """
+        weight = self._weights(label, weight)
+        self.skipped = (weight == 0).all()
+        nothing = (weight == 0).view(-1, *[1] * (logit.ndim - 1))  # (B, 1)
+        logit = logit.to(torch.promote_types(logit.dtype, torch.float32)).masked_fill(nothing, 0)
+        with torch.autocast(logit.device.type, enabled=False):
+            loss = self.per_event(logit, label.masked_fill(weight == 0, 0))  # (B)
+        total = weight.abs().sum() if self.normalise == "weights" else len(weight)
+        return (loss * weight).sum() / torch.where(self.skipped, 1, total)
+
+    def _weights(self, label: Tensor, weight: Tensor) -> Tensor:
+        """Weights that count, zero for events without a label (B)."""
+        weight = weight.to(torch.promote_types(weight.dtype, torch.float32))
+        weight = weight.masked_fill(label < 0, 0)
+        if not (self.bounded_below or self.allow_negative_weights):
+            num_negative = int((weight < 0).sum())
+            if num_negative:
+                raise ValueError(
+                    f"{num_negative} of {len(weight)} events have negative weights, with which "
+                    f"{type(self).__name__} is not bounded below: choose a loss that is, or set "
+                    "allow_negative_weights: true"
+                )
+        return weight
+
+
+class EventBinaryCrossEntropy(EventLoss):
+    """Binary cross-entropy of events of two classes; arguments as in `EventLoss`."""
+
+    def per_event(self, logit: Tensor, label: Tensor) -> Tensor:
+        """Compute the loss of each event; arguments as in `EventLoss.per_event`, O = 1."""
+        logit = one_output(logit, self)
+        return F.binary_cross_entropy_with_logits(logit, label.to(logit.dtype), reduction="none")
+
+
+class EventSquaredError(EventLoss):
+    """Squared distance between the scores themselves and 0 or 1.
+
+    The target is the label for two classes, else 1 for the true class and 0 for the others, of
+    which the mean over the classes is taken. Arguments as in `EventLoss`.
+    """
+
+    def per_event(self, logit: Tensor, label: Tensor) -> Tensor:
+        """Compute the loss of each event; arguments as in `EventLoss.per_event`."""
+        if logit.shape[1] == 1:
+            return (logit.squeeze(1) - label).square()
+        return (logit - F.one_hot(label, logit.shape[1])).square().mean(1)
+
+
+class OptimizerLoss(EventLoss):
+    """A loss of the package pytorch_optimizer, by its name.
+
+    Losses of single events fit; those that compare sums over many events or pixels (Dice, F1,
+    Jaccard, Tversky) say nothing about one event and are refused. A loss that can only average is
+    asked for each event alone, which is exact.
+
+    Args:
+        name: Name of the class, in upper or lower case.
+        params: Its options by name.
+        normalise: As in `EventLoss`.
+        allow_negative_weights: As in `EventLoss`.
+
+    Raises:
+        ImportError: If pytorch_optimizer is not installed.
+        ValueError: If there is no such loss, it does not fit, or an option is unknown, missing or
+            decided here.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        params: dict[str, Any] | None = None,
+        normalise: Normalise = "weights",
+        allow_negative_weights: bool = False,
+    ) -> None:
+        super().__init__(normalise, allow_negative_weights)
+        cls, self.wants = _find(name)
+        params = params or {}
+        accepted = inspect.signature(cls).parameters
+        known = [option for option in accepted if option not in _DECIDED]
+        if wrong := [option for option in params if option not in known]:
+            raise ValueError(f"{cls.__name__} has no option {wrong} here, only {known}")
+        needed = [option for option in known if accepted[option].default is inspect.Parameter.empty]
+        if missing := [option for option in needed if option not in params]:
+            raise ValueError(f"{cls.__name__} needs {missing}: give them in params")
+        self.averages_only = "reduction" not in accepted
+        self.loss = cls(**params) if self.averages_only else cls(**params, reduction="none")
+        tempered = "BiTempered" in cls.__name__ and params["t1"] < 1
+        self.bounded_below = tempered or cls.__name__ in _BOUNDED
+
+    def per_event(self, logit: Tensor, label: Tensor) -> Tensor:
+        """Compute the loss of each event; arguments as in `EventLoss.per_event`."""
+        if self.wants == "classes":
+            several_outputs(logit, self)
+        else:
+            label = label.to(logit.dtype).unsqueeze(1)  # (B, 1)
+            logit = one_output(logit, self).unsqueeze(1)  # (B, 1)
+            if self.wants == "probability":
+                logit = logit.sigmoid()
+        if self.averages_only:
+            with warnings.catch_warnings():  # a part of it loops over the events
+                warnings.filterwarnings("ignore", ".*performance drop", UserWarning)
+                return torch.vmap(self.loss)(logit.unsqueeze(1), label.unsqueeze(1))  # one by one
+        return self.loss(logit, label).flatten()
+
+
+def one_output(logit: Tensor, loss: nn.Module) -> Tensor:
+    """Take the one score (B) of each event out of (B, 1).
+
+    Args:
+        logit: Scores.
+        loss: What asks, for the message.
+
+    Raises:
+        ValueError: If there are several.
+    """
+    if logit.shape[1] != 1:
+        raise ValueError(
+            f"{type(loss).__name__} is for two classes and one output, not for {logit.shape[1]}: "
+            "choose a loss of several classes"
+        )
+    return logit.squeeze(1)
+
+
+def several_outputs(logit: Tensor, loss: nn.Module) -> None:
+    """Refuse a single score an event.
+
+    Args:
+        logit: Scores (B, O).
+        loss: What asks, for the message.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    if logit.shape[1] == 1:
+        raise ValueError(
+            f"{type(loss).__name__} needs one output for each of several classes, not a single "
+            "one: choose a loss of two classes"
+        )
+
+
+_FITTING: dict[str, Literal["probability", "logit", "classes"]] = {
+    "BCELoss": "probability",
+    "BCEFocalLoss": "probability",
+    "FocalLoss": "logit",
+    "BinaryBiTemperedLogisticLoss": "logit",
+    "LovaszHingeLoss": "logit",
+    "BiTemperedLogisticLoss": "classes",
+    "FocalCosineLoss": "classes",
+    "LDAMLoss": "classes",
+}
+"""Losses of pytorch_optimizer that are losses of single events, and what they want to see."""
+_BOUNDED = ("BCELoss", "BCEFocalLoss", "FocalCosineLoss")  # clamped, or of scaled scores
+_DECIDED = ("reduction", "weight", "ignore_index", "per_image")  # weights of events decide these
+
+
+def _find(name: str) -> tuple[type[nn.Module], Literal["probability", "logit", "classes"]]:
+    for fitting, wants in _FITTING.items():
+        if fitting.lower() == name.lower():
+            return getattr(pytorch_optimizer, fitting), wants
+    is_there = name.lower() in get_supported_loss_functions()
+    problem = "compares sums over events, not single events" if is_there else "is not one of them"
+    raise ValueError(
+        f"name={name!r} must be a loss of pytorch_optimizer that fits, but {problem}: choose one "
+        f"of {sorted(_FITTING)}"
+    )
