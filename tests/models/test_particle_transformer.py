@@ -69,6 +69,7 @@ def make(name: str = "published", **options: object) -> ParticleTransformer:
 @pytest.fixture
 def _small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(particle_encoder, "GROUP_PARTICLES", 4)
+    monkeypatch.setattr(particle_encoder, "PACKED_PARTICLES", 9)
 
 
 def test_the_published_network_has_2143486_parameters() -> None:
@@ -215,6 +216,15 @@ def test_padding_even_of_nan_never_changes_the_logits(name: str, gradients: bool
 
 
 @ALL
+@pytest.mark.usefixtures("_small_groups")
+def test_logits_without_gradients_are_those_with(name: str) -> None:
+    net, jets = make(name), random_jets(9, 3, 0, 9, 5, 9)
+    expected = net(*jets)
+    with torch.no_grad():
+        assert_close(net(*jets), expected, atol=1e-5, rtol=1e-5)
+
+
+@ALL
 def test_the_order_of_the_particles_never_changes_the_logits(name: str) -> None:
     net, (x, vectors, valid) = make(name), random_jets(12, 12)
     order = torch.randperm(12)
@@ -252,7 +262,10 @@ def test_autocast_changes_little() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         out = net(*jets)
         out.float().sum().backward()
-    assert_close(out.float(), net(*jets), atol=0.1, rtol=0.1)
+        with torch.no_grad():
+            without_gradients = net(*jets)
+    for found in (out, without_gradients):
+        assert_close(found.float(), net(*jets), atol=0.1, rtol=0.1)
 
 
 def test_dropout_and_dropped_paths_are_of_training() -> None:

@@ -7,6 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from hepattn.nn.normalise import Feature, Normalise
+from nn.column_cases import summarise
 
 FEATURES = (
     Feature("z", scale=0.001),
@@ -97,3 +98,86 @@ def test_columns_that_are_not_embedded_are_left_out() -> None:
 def test_something_must_be_embedded() -> None:
     with pytest.raises(ValueError, match="no feature is embedded"):
         Normalise([Feature("phi", embed=False)])
+
+
+FITTED = (
+    Feature("met", fitted="quantile"),
+    Feature("ht", transform="log", fitted="standard", clip=(-2, 2)),
+    Feature("sphericity", scale=2.0),
+    Feature("mass", fitted="power"),
+)
+
+
+def fitted() -> Normalise:
+    normalise = Normalise(FITTED)
+    x = torch.rand(200, 4) + 0.5
+    x[:, 1] = x[:, 1].log()
+    normalise.fit(summarise(x))
+    return normalise
+
+
+def test_each_column_gets_its_own_fitted_scaling() -> None:
+    x = torch.rand(50, 4) + 0.5
+    normalise = fitted()
+    out = normalise(x)
+    met, mass = normalise.curves["quantile"], normalise.curves["power"]
+    ht = ((x[:, 1].log() - normalise.shift[1]) * normalise.scale[1]).clamp(-2, 2)
+    standard = (x[:, 3:] - normalise.shift[3]) * normalise.scale[3]
+    assert_close(out, torch.cat([met(x[:, :1]), ht[:, None], 2 * x[:, 2:3], mass(standard)], 1))
+
+
+def test_a_scaling_that_is_still_to_be_fitted_is_named() -> None:
+    with pytest.raises(RuntimeError, match=r"scaling of \['met', 'ht', 'mass'\] .*fit_inputs"):
+        Normalise(FITTED)(torch.rand(2, 4))
+
+
+def test_a_checkpoint_carries_what_was_fitted() -> None:
+    normalise, loaded = fitted(), Normalise(FITTED)
+    loaded.load_state_dict(normalise.state_dict())
+    x = torch.rand(5, 4) + 0.5
+    assert_close(loaded(x), normalise(x))
+
+
+def test_a_checkpoint_of_what_was_not_fitted_fits_nothing() -> None:
+    loaded = Normalise(FITTED)
+    loaded.load_state_dict(Normalise(FITTED).state_dict())
+    with pytest.raises(RuntimeError, match="fit_inputs"):
+        loaded(torch.rand(2, 4))
+
+
+def test_a_checkpoint_from_before_there_were_fitted_scalings_loads() -> None:
+    state = Normalise(FEATURES).state_dict()
+    for entry in state["_extra_state"]:
+        del entry["fitted"], entry["categories"]
+    Normalise(FEATURES).load_state_dict(state)
+
+
+def test_other_categories_than_those_of_a_checkpoint_are_refused() -> None:
+    state = Normalise([Feature("charge", categories=(-1, 1))]).state_dict()
+    with pytest.raises(ValueError, match=r"\(categories differ\)"):
+        Normalise([Feature("charge", categories=(-1, 0, 1))]).load_state_dict(state)
+
+
+def test_statistics_of_another_number_of_columns_are_refused() -> None:
+    with pytest.raises(ValueError, match="the summary has 3 columns, the feature list has 4"):
+        Normalise(FITTED).fit(summarise(torch.rand(10, 3)))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fitted": "standard", "shift": 1.0}, "leave out shift=1.0"),
+        ({"fitted": "standard", "categories": (0, 1)}, "categories are not scaled"),
+        ({"transform": "log", "categories": (0, 1)}, "categories are not scaled"),
+        ({"categories": ()}, "one or more different values"),
+        ({"categories": (1, 1)}, "one or more different values"),
+    ],
+)
+def test_options_that_exclude_each_other_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Feature("x", **options)
+
+
+def test_columns_of_events_need_no_padding() -> None:
+    x = torch.rand(3, 4)
+    assert_close(Normalise(FEATURES)(x), Normalise(FEATURES)(x[None], torch.ones(1, 3) > 0)[0])

@@ -76,6 +76,16 @@ def test_only_chosen_particles_have_a_bias(options: PairOptions) -> None:
 
 
 @ALL
+def test_packed_bias_is_that_of_the_real_pairs(options: PairOptions) -> None:
+    bias, inputs = make(options), draw(options)
+    inputs = inputs._replace(paired=VALID & (torch.rand(4, 5) < 0.8))
+    with torch.no_grad():
+        expected, found = bias(*inputs), bias.of_groups([inputs], packed=True)[0]
+    real = [m[:, :n, :n].flatten(1) for m, n in zip(expected, VALID.sum(1).tolist(), strict=True)]
+    assert_close(found, torch.cat(real, 1), atol=1e-5, rtol=1e-5)
+
+
+@ALL
 @pytest.mark.parametrize("training", [True, False])
 def test_groups_of_events_are_those_of_the_whole_batch(
     options: PairOptions, training: bool

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from hepattn.ops.pairs import list_pairs, spread_pairs
+from hepattn.ops.pairs import list_pairs, pack_pairs, spread_pairs
 
 VALID = torch.arange(5) < torch.tensor([5, 0, 1, 3])[:, None]
 KINDS = pytest.mark.parametrize("is_mirrored", [True, False])
@@ -44,6 +44,16 @@ def test_values_stand_where_a_loop_puts_them(is_mirrored: bool, with_self: bool)
         if is_mirrored:
             expected[event, :, j, i] = value
     assert_close(spread_pairs(values, pairs, hidden), expected)
+
+
+@KINDS
+@SELVES
+def test_packed_values_are_those_of_each_events_matrix(is_mirrored: bool, with_self: bool) -> None:
+    pairs = list_pairs(VALID, is_mirrored=is_mirrored, with_self=with_self)
+    values, lengths = torch.randn(3, len(pairs.first)), VALID.sum(1)
+    matrices = spread_pairs(values, pairs)
+    expected = [m[:, :n, :n].flatten(1) for m, n in zip(matrices, lengths.tolist(), strict=True)]
+    assert_close(pack_pairs(values, pairs, lengths), torch.cat(expected, 1))
 
 
 @KINDS

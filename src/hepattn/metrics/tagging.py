@@ -67,7 +67,7 @@ class TaggingMetrics(Metric):
 
     def scores(self) -> tuple[Tensor, Tensor]:
         """Probabilities (J, C) and labels (J) of all jets, empty where there were none."""
-        if not self.score:
+        if not len(self.score):
             return torch.empty(0, self.num_classes), torch.empty(0, dtype=torch.long)
         return dim_zero_cat(self.score), dim_zero_cat(self.label)
 

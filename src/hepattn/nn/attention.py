@@ -274,8 +274,7 @@ class Attention(nn.Module):
             raise ValueError("packed tokens have no value residual; give padded tokens")
         q = self.query(x if position is None else x + position)
         q = self._split(q, packing)  # (B, H, M, E)
-        k, v = self._keys_and_values(context, context_position)
-        k, v = (self._split(part, context_packing) for part in (k, v))
+        k, v = self._keys_and_values(context, context_position, context_packing)
         projected = v  # (B, Hk, N, E)
         if self.value_residual is not None:
             assert first_values is not None, "a value residual needs the first layer's values"
@@ -302,14 +301,17 @@ class Attention(nn.Module):
         if self.options.position_init is not None and rotary is None:
             raise ValueError(f"position_init={self.options.position_init} needs a rotary encoding")
 
-    def _keys_and_values(self, context: Tensor, position: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Project the context (B, N, D) to keys and values, both (B, N, Hk * E); or packed."""
+    def _keys_and_values(
+        self, context: Tensor, position: Tensor | None, packing: Packing | None
+    ) -> tuple[Tensor, ...]:
+        """Project the context (B, N, D), or packed, to keys and values, both (B, Hk, N, E)."""
         if position is None:
-            return self.key_value(context).chunk(2, -1)
+            return self._split(self.key_value(context), packing).chunk(2, 1)
         weights = self.key_value.weight.chunk(2)
         biases = (None, None) if self.key_value.bias is None else self.key_value.bias.chunk(2)
         keys = F.linear(context + position, weights[0], biases[0])
-        return keys, F.linear(context, weights[1], biases[1])
+        values = F.linear(context, weights[1], biases[1])
+        return self._split(keys, packing), self._split(values, packing)
 
     @torch.no_grad()
     def _start_as_similarity(self, gain: float) -> None:

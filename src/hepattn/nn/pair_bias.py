@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hepattn.ops.pair_network import Layer, Moments, pair_network, train_pair_network
-from hepattn.ops.pairs import Pairs, list_pairs, spread_pairs
+from hepattn.ops.pairs import Pairs, list_pairs, pack_pairs, spread_pairs
 from hepattn.physics.pair_features import (
     SYMMETRIC,
     Kinematics,
@@ -170,17 +170,20 @@ class PairBias(nn.Module):
         """
         return self.of_groups([PairInputs(vectors, valid, extra, paired)])[0]
 
-    def of_groups(self, groups: Sequence[PairInputs]) -> list[Tensor]:
+    def of_groups(self, groups: Sequence[PairInputs], *, packed: bool = False) -> list[Tensor]:
         """Make the bias of groups of events; the statistics of training are those of all groups.
 
         Args:
             groups: What `forward` takes, for each group.
+            packed: Whether to return the pairs of real particles alone, which come first in each
+                event, as `attention` takes them for packed events; without gradients.
 
         Returns:
-            What `forward` returns, of each group.
+            What `forward` returns, of each group; or (H, pairs), event by event and row by row.
         """
         if torch.compiler.is_exporting():
             return [self._dense(self._checked(group)) for group in groups]
+        lengths = [group.valid.sum(1) for group in groups]
         groups = [self._checked(group) for group in groups]
         mirrored, with_self = self.options.is_symmetric, self.options.with_self
         pairs = [
@@ -188,6 +191,9 @@ class PairBias(nn.Module):
         ]
         values = self._values(groups, pairs)  # (H, P)
         counts = [len(each.first) for each in pairs]
+        if packed:
+            parts = values.split(counts, 1)
+            return [pack_pairs(*each) for each in zip(parts, pairs, lengths, strict=True)]
         return [
             spread_pairs(part, each, group.hidden)
             for part, each, group in zip(values.split(counts, 1), pairs, groups, strict=True)

@@ -7,19 +7,23 @@ Source: arXiv:2202.03772.
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from hepattn.nn.attention import Attention
 from hepattn.nn.norm import make_norm
 from hepattn.nn.packing import Packing, make_packing
 from hepattn.nn.pair_bias import PairBias, PairInputs, PairOptions
 from hepattn.nn.particle_block import BlockOptions, ClassBlock, ParticleBlock
-from hepattn.ops.attention import Full, make_plan
+from hepattn.ops.attention import Full, make_packed_plan, make_plan
 
-# Real particles of the events that go through the blocks together, on the CPU.
+# Real particles of the events that go through the blocks together, on the CPU: where attention sees
+# padding, and where it sees none. Fewer mean more calls, more mean larger tensors and more padding.
 GROUP_PARTICLES = 768
+PACKED_PARTICLES = 4096
 
 
 class _Group(NamedTuple):
@@ -111,20 +115,27 @@ class ParticleEncoder(nn.Module):
         Returns:
             (B, D); of the class token alone for an event without particles.
         """
-        groups = self._group(x, vectors, valid, packing, extra, paired)
+        is_packed = self._is_packed(x, packing)
+        groups = self._group(x, PairInputs(vectors, valid, extra, paired), packing, is_packed)
         biases = [None] * len(groups)
         if self.pair_bias is not None:
-            biases = self.pair_bias.of_groups([group.for_bias for group in groups])
-        tokens = [self._summarise(*each) for each in zip(groups, biases, strict=True)]
-        if len(groups) == 1:
+            parts = [group.for_bias for group in groups]
+            biases = self.pair_bias.of_groups(parts, packed=is_packed)
+        summarise = partial(self._summarise, is_packed=is_packed)
+        tokens = [summarise(*each) for each in zip(groups, biases, strict=True)]
+        if groups[0].events is None:
             return self.norm(tokens[0])
         order = torch.cat([group.events for group in groups])  # (B)
         return self.norm(torch.cat(tokens).index_select(0, order.argsort()))
 
-    def _summarise(self, group: "_Group", bias: Tensor | None) -> Tensor:
+    def _summarise(self, group: "_Group", bias: Tensor | None, *, is_packed: bool) -> Tensor:
         """Make the class tokens (b, D) of a group's events."""
         x, packing, valid = group.x, group.packing, group.for_bias.valid
-        plan = make_plan(Full(), valid)
+        if is_packed:
+            plan = make_packed_plan(Full(), valid.sum(1).tolist())
+            packing = Packing(None, 1, len(x))
+        else:
+            plan = make_plan(Full(), valid)
         biased_plan = replace(plan, bias_masks=True)
         for number, block in enumerate(self.blocks):
             if bias is not None and number < self.num_biased_blocks:
@@ -136,35 +147,47 @@ class ParticleEncoder(nn.Module):
         plan = make_plan(Full(), torch.cat([is_token, valid], 1), is_token)
         token = self.class_token.expand(valid.shape[0], -1)  # (b, D)
         for block in self.class_blocks:
-            token = block(token, x, plan, packing)
+            token = block(token, x, plan, group.packing)
         return token
 
+    def _is_packed(self, x: Tensor, packing: Packing) -> bool:
+        """Tell whether events attend by themselves, those of equal length together.
+
+        That is fastest on the CPU, without gradients.
+        """
+        if packing.index is None or self.pair_bias is None or torch.is_grad_enabled():
+            return False
+        layers = [block.attention for block in self.blocks]
+        return self._is_free(x) and all(
+            isinstance(layer, Attention) and layer.options.backend in ("auto", "sdpa")
+            for layer in layers
+        )
+
+    def _is_free(self, x: Tensor) -> bool:
+        """Tell whether events may be arranged otherwise: on the CPU, if nobody watches."""
+        is_watched = any(module._forward_pre_hooks for module in self.modules())
+        is_graph = torch.compiler.is_compiling() or torch.compiler.is_exporting()
+        return x.device.type == "cpu" and not (is_graph or is_watched)
+
     def _group(
-        self,
-        x: Tensor,
-        vectors: Tensor,
-        valid: Tensor,
-        packing: Packing,
-        extra: Tensor | None,
-        paired: Tensor | None,
+        self, x: Tensor, inputs: PairInputs, packing: Packing, is_packed: bool
     ) -> list["_Group"]:
-        """Put events of similar length together.
+        """Put events of similar length together, in order of length.
 
         On the CPU that spares pairs with padding. Who watches the attention layers gets all events
         at once, in their order.
         """
-        is_watched = any(module._forward_pre_hooks for module in self.modules())
-        is_graph = torch.compiler.is_compiling() or torch.compiler.is_exporting()
-        num_groups = 1
-        is_padded = packing.index is not None
-        if is_padded and x.device.type == "cpu" and not (is_graph or is_watched):
-            num_groups = min(len(x) // GROUP_PARTICLES, len(valid))
-        if num_groups < 2:
-            return [_Group(None, x, packing, PairInputs(vectors, valid, extra, paired))]
+        vectors, valid, extra, paired = inputs
+        num_groups = 0
+        if packing.index is not None and self._is_free(x):
+            particles = PACKED_PARTICLES if is_packed else GROUP_PARTICLES
+            num_groups = min(len(x) // particles, len(valid))
+        if num_groups < 2 and not is_packed:
+            return [_Group(None, x, packing, inputs)]
         row = (valid.flatten().cumsum(0) - 1).view_as(valid)  # (B, N), of x
         lengths = valid.sum(1)  # (B)
         groups = []
-        for events in lengths.argsort(descending=True).tensor_split(num_groups):
+        for events in lengths.argsort(descending=True).tensor_split(max(num_groups, 1)):
             longest = max(int(lengths[events[0]]), 1)
             kept = valid[events, :longest]  # (b, n)
             part = x.index_select(0, row[events, :longest][kept])

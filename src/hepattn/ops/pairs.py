@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 class Pairs(NamedTuple):
@@ -66,6 +67,33 @@ def spread_pairs(values: Tensor, pairs: Pairs, hidden: Tensor | None = None) -> 
         (B, H, N, N), zero where there is neither a pair nor a hidden column.
     """
     return _Spread.apply(values, pairs, hidden)
+
+
+def pack_pairs(values: Tensor, pairs: Pairs, lengths: Tensor) -> Tensor:
+    """Write the values of pairs into the matrices of all events, one after the other.
+
+    Args:
+        values: Values of the pairs (H, P).
+        pairs: The pairs; real particles come first in each event.
+        lengths: Particles n of each event (B,).
+
+    Returns:
+        (H, sum of n · n over events), row by row, zero where there is no pair.
+    """
+    square = lengths * lengths
+    event = pairs.first // pairs.num_slots  # (P,)
+    i, j = (place - event * pairs.num_slots for place in (pairs.first, pairs.second))
+    start, length = (square.cumsum(0) - square)[event], lengths[event]
+    num = values.shape[1]
+    source = values.new_full((int(square.sum()),), num, dtype=torch.int64)
+    number = torch.arange(num, device=values.device)
+    source[start + i * length + j] = number
+    if pairs.is_mirrored:
+        source[start + j * length + i] = number
+    rows = values.new_empty(len(values), len(source))
+    for row, value in zip(rows, pad(values, (0, 1)), strict=True):
+        torch.index_select(value, 0, source, out=row)
+    return rows
 
 
 class _Spread(torch.autograd.Function):

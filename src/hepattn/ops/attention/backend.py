@@ -24,6 +24,7 @@ REQUESTS = {
     "mask": "boolean mask of every pair, another one in each layer",
     "gqa": "fewer key and value heads than query heads",
     "bias": "dense additive bias with gradients",
+    "packed_bias": "bias of the pairs within packed events, with gradients",
     "offset_bias": "bias of the distance (ALiBi, learned tables) with gradients",
     "dropout": "attention dropout",
     "cpu": "CPU, forward",
@@ -41,10 +42,11 @@ REQUESTS = {
 # Every request a backend answers exactly, forward and (but for `cpu`) backward.
 ABILITIES: dict[str, frozenset[str]] = {
     "sdpa": frozenset(REQUESTS),
-    "local": frozenset(REQUESTS) - {"mask", "bias", "dropout", "export"},
+    "local": frozenset(REQUESTS) - {"mask", "bias", "packed_bias", "dropout", "export"},
     # Torch gives biases that are computed in the same graph as `flex` no gradients.
     "flex": frozenset(REQUESTS)
-    - {"dropout", "cpu_backward", "other_device", "compiled_bias", "export", "float64"},
+    - {"packed_bias", "dropout", "cpu_backward", "other_device"}
+    - {"compiled_bias", "export", "float64"},
     "flash": frozenset(
         {"full", "window", "wrap", "padding", "packed", "cross", "gqa", "dropout"}
         | {"cuda", "half"}
@@ -109,7 +111,7 @@ def describe(
     if q.shape[1] != k.shape[1]:
         needs["gqa"] = ("num_key_heads=", k.shape[1])
     if bias is not None:
-        needs["bias"] = ("bias of shape ", tuple(bias.shape))
+        needs["bias" if bias.dim() == 4 else "packed_bias"] = ("bias of shape ", tuple(bias.shape))
     if offset_bias is not None:
         needs["offset_bias"] = ("offset_bias of shape ", tuple(offset_bias.shape))
     biases = [x for x in (bias, offset_bias) if x is not None and x.requires_grad]

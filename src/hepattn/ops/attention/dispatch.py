@@ -1,6 +1,6 @@
 """The one function that attends."""
 
-# B events, H heads, Hk key heads, M queries, N keys, E head features
+# B events, H heads, Hk key heads, M queries, N keys, E head features, P pairs in packed events
 
 import logging
 
@@ -11,6 +11,7 @@ from hepattn.ops.attention.backend import BackendName, choose, describe, refuse,
 from hepattn.ops.attention.flash import flash
 from hepattn.ops.attention.flex import flex
 from hepattn.ops.attention.local import local
+from hepattn.ops.attention.pattern import Full
 from hepattn.ops.attention.plan import Plan
 from hepattn.ops.attention.sdpa import dense_weights, sdpa
 
@@ -39,7 +40,8 @@ def attention(
         v: Values (B, Hk, N, E).
         plan: The batch's plan, from `make_plan` or `make_packed_plan`.
         bias: Additive score bias (B or 1, H or 1, M, N); finite, or -inf where each query keeps a
-            visible key without.
+            visible key without. With full attention within packed events it may be that of these
+            pairs alone (H, P): event by event, query by query.
         offset_bias: Score bias of the offset d from a query's centre to a key, in tokens
             (H or 1, 2K + 1): column d + K, beyond -K and K the first and the last one. Offsets do
             not count registers, pairs with a register get no bias, and in wrapped patterns d is
@@ -151,7 +153,9 @@ def _check_tensors(
     dtypes = {x.dtype for x in (q, k, v, bias, offset_bias) if x is not None}
     if len(dtypes) > 1 and not torch.is_autocast_enabled(q.device.type):
         raise TypeError(f"q, k, v and the biases have dtypes {dtypes}; cast them to one")
-    if bias is not None:
+    if bias is not None and bias.dim() == 2:
+        _check_packed_bias(bias, plan, num_heads=H, has_offset_bias=offset_bias is not None)
+    elif bias is not None:
         allowed = ((1, B), (1, H), (M,), (k.shape[2],))
         if bias.dim() != 4 or any(
             size not in sizes for size, sizes in zip(bias.shape, allowed, strict=True)
@@ -167,4 +171,19 @@ def _check_tensors(
         raise ValueError(
             f"offset_bias of shape {tuple(offset_bias.shape)} must be ({H} or 1, an odd number of "
             "offsets)"
+        )
+
+
+def _check_packed_bias(bias: Tensor, plan: Plan, *, num_heads: int, has_offset_bias: bool) -> None:
+    is_full = isinstance(plan.pattern, Full) and plan.only is None and not has_offset_bias
+    if not (plan.is_packed and is_full):
+        raise ValueError(
+            f"bias of shape {tuple(bias.shape)} is of pairs within packed events: for Full() with "
+            "a packed plan, without offset_bias or mask; give one of every pair (B, H, M, N)"
+        )
+    num_pairs = int((plan.events[:, 2] * plan.events[:, 4]).sum())
+    if bias.shape != (num_heads, num_pairs):
+        raise ValueError(
+            f"bias of shape {tuple(bias.shape)} must be ({num_heads}, {num_pairs}): heads, and "
+            "pairs of a query and a key of one event"
         )

@@ -1,6 +1,10 @@
 """Attention over dense masks by torch's scaled dot product attention, and its weights."""
 
-# B events, H heads, M queries, N keys, E head features
+# B events, H heads, M queries, N keys, E head features; P pairs within packed events, of which b of
+# m queries and n keys each stand together
+
+from collections.abc import Sequence
+from itertools import groupby
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +37,8 @@ def sdpa(
         k: Keys (B, Hk, N, E), with Hk dividing H.
         v: Values (B, Hk, N, E).
         plan: The batch's plan.
-        bias: Additive score bias (B or 1, H or 1, M, N).
+        bias: Additive score bias (B or 1, H or 1, M, N), or of the pairs within packed
+            events (H, P).
         offset_bias: Score bias of each offset (H or 1, 2K + 1).
         dropout: Probability with which an attention weight is dropped.
         scale: Factor on the scores.
@@ -41,25 +46,75 @@ def sdpa(
     Returns:
         (B, H, M, E); zero at padded queries and where nothing is visible.
     """
-    mask = None if plan.bias_masks and bias is not None else plan.mask
+    if bias is not None and bias.dim() == 2:
+        return _of_packed_pairs(q, k, v, bias, plan=plan, dropout=dropout, scale=scale)
     if offset_bias is not None:
         bias = add_offset_bias(bias, offset_bias, plan)
+    mask = None if plan.bias_masks and bias is not None else plan.mask
+    out = _attend(q, k, v, bias, mask, dropout, scale)
+    return out if plan.blind is None else out.masked_fill(plan.blind, 0.0)
+
+
+def _attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None,
+    mask: Tensor | None,
+    dropout: float,
+    scale: float,
+) -> Tensor:
+    """Attend with a bias and a mask of every pair, to (B, H, M, E)."""
     if _needs_dense_attention(q, bias):
         k, v = (repeat_heads(x, q.shape[1]) for x in (k, v))  # (B, H, N, E)
-        out = dense_attention(q, k, v, bias=bias, mask=mask, dropout=dropout, scale=scale)
-    else:
-        if bias is not None:
-            mask = bias if mask is None else bias.masked_fill(~mask, float("-inf"))
-        out = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=mask,
-            dropout_p=dropout,
-            scale=scale,
-            enable_gqa=q.shape[1] != k.shape[1],
-        )
-    return out if plan.blind is None else out.masked_fill(plan.blind, 0.0)
+        return dense_attention(q, k, v, bias=bias, mask=mask, dropout=dropout, scale=scale)
+    if bias is not None:
+        mask = bias if mask is None else bias.masked_fill(~mask, float("-inf"))
+    return F.scaled_dot_product_attention(
+        q,
+        k,
+        v,
+        attn_mask=mask,
+        dropout_p=dropout,
+        scale=scale,
+        enable_gqa=q.shape[1] != k.shape[1],
+    )
+
+
+def _of_packed_pairs(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor, *, plan: Plan, dropout: float, scale: float
+) -> Tensor:
+    """Attend with a bias of the pairs within packed events (H, P), to (1, H, M, E).
+
+    Neighbours of one size go together, so that there is neither padding nor a mask.
+    """
+    (_, H, _, E), Hk = q.shape, k.shape[1]
+    runs = [(len(list(run)), *size) for size, run in groupby(plan.events[:, [2, 4]].tolist())]
+    num_queries, num_keys = ([run[0] * run[side] for run in runs] for side in (1, 2))
+    pieces = zip(
+        runs,
+        _split(q[0], num_queries),
+        _split(k[0], num_keys),
+        _split(v[0], num_keys),
+        bias.split([b * m * n for b, m, n in runs], 1),
+        strict=True,
+    )
+    outs = []
+    for (b, m, n), q_part, k_part, v_part, pairs in pieces:
+        q_part = q_part.view(H, b, m, E).transpose(0, 1)  # (b, H, m, E)
+        k_part, v_part = (x.view(Hk, b, n, E).transpose(0, 1) for x in (k_part, v_part))
+        pairs = pairs.view(H, b, m, n).transpose(0, 1)  # (b, H, m, n)
+        out = _attend(q_part, k_part, v_part, pairs, None, dropout, scale)  # (b, H, m, E)
+        outs.append(out.transpose(1, 2).flatten(0, 1))  # (b m, H, E)
+    num_padded = q.shape[2] - sum(num_queries)
+    if num_padded or not outs:
+        outs.append((outs[0] if outs else q).new_zeros(num_padded, H, E))
+    return torch.cat(outs).transpose(0, 1).unsqueeze(0)
+
+
+def _split(x: Tensor, sizes: Sequence[int]) -> tuple[Tensor, ...]:
+    """Cut the tokens of a sequence (H, N, E) into pieces; what is left is padding."""
+    return x.split([*sizes, x.shape[1] - sum(sizes)], 1)[:-1]
 
 
 def dense_weights(
