@@ -6,7 +6,7 @@ from pathlib import Path
 
 import measure
 
-NAMES = ("attention", "bias", "events", "encoder", "trackml", "jets", "data")
+NAMES = ("attention", "bias", "packing", "encoder", "events", "trackml", "jets", "data")
 
 
 def main() -> None:

@@ -85,7 +85,7 @@ EVENTS = ("--lengths", 60, 100, 20, "--window", 32, "--heads", 2)
 
 
 def test_events_of_different_length_give_one_answer_in_every_way(run: Run) -> None:
-    result, printed = run("events", *EVENTS, "--backends", "local")
+    result, printed = run("packing", *EVENTS, "--backends", "local")
     contenders = {"packed local", "padded local", "padding + mask", "loop over events"}
     assert len(result["seconds"]) == 4
     for seconds in result["seconds"].values():
@@ -96,11 +96,18 @@ def test_events_of_different_length_give_one_answer_in_every_way(run: Run) -> No
 
 @pytest.mark.slow  # compiles
 def test_packed_flex_gives_the_same_answer_forward_only_on_the_cpu(run: Run) -> None:
-    result, _ = run("events", *EVENTS)
+    result, _ = run("packing", *EVENTS)
     for direction, is_there in (("forward", True), ("forward + backward", False)):
         assert ("packed flex" in result["seconds"][f"full, {direction}"]) is is_there
         assert ("packed flex" in result["seconds"][f"window 32, {direction}"]) is is_there
     assert max(result["largest_difference"].values()) < 1e-5
+
+
+def test_event_networks_are_compared_with_torch(run: Run) -> None:
+    result, printed = run("events", "--events", 4)
+    assert set(result["seconds"]) == {"random numbers", "full events"}
+    assert all(goal["reached"] is None for goal in result["goals"])
+    assert "× Set Transformer" in printed
 
 
 SMALL_ENCODER = ("--tokens", 320, "--depth", 2, "--dim", 16, "--heads", 2, "--window", 32)

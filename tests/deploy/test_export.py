@@ -10,9 +10,11 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from deploy.tiny import FEATURES, TinyTagger
-from hepattn.deploy.export import _write_onnx, main
+from deploy.tiny_events import TinyClassifier, TinyEvents
+from hepattn.deploy.export import Exported, _write_onnx, export, main
+from hepattn.deploy.export_cases import paddings
 from hepattn.training.configs import ConfigError
-from hepattn.training.load import load_run
+from hepattn.training.load import LoadedRun, load_run
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra deploy")
 pytest.importorskip("onnxscript", reason="needs the extra deploy")
@@ -66,7 +68,7 @@ def test_another_answer_leaves_no_file(
         def run(self, *_: object) -> list[np.ndarray]:
             return [np.full((3, 3), np.nan, np.float32)]
 
-    def write(net: object, inputs: object, path: Path) -> Session:
+    def write(net: object, inputs: object, names: object, path: Path, _: int) -> Session:
         path.touch()
         return Session()
 
@@ -92,7 +94,7 @@ def test_a_network_that_fixes_the_number_of_events_is_refused(tmp_path: Path) ->
             return x * torch.arange(int(x.shape[0])).view(-1, 1).expand(3, 1)
 
     with pytest.raises(ConfigError, match=r"inputs x of shape \[3, .* only"):
-        _write_onnx(Fixed(), (torch.randn(3, 5),), tmp_path / "model.onnx")
+        _write_onnx(Exported(Fixed()), (torch.randn(3, 5),), ["x"], tmp_path / "model.onnx")
 
 
 def test_nothing_is_overwritten(
@@ -127,3 +129,81 @@ def test_a_module_must_say_how_its_network_is_called(
 ) -> None:
     monkeypatch.delattr(TinyTagger, "network_inputs")
     assert_fails(capsys, "must define network_inputs", tiny_run, tmp_path / "model.onnx")
+
+
+def make_events_run(num_classes: int) -> LoadedRun:
+    data = TinyEvents(num_classes=num_classes, num_events=7, batch_size=4)
+    module = TinyClassifier(num_classes).eval()
+    scaling = module.net.scaling
+    scaling.weight.copy_(torch.rand_like(scaling.weight))
+    scaling.bias.copy_(torch.rand_like(scaling.bias))
+    return LoadedRun(module, data, Path("run"), Path("best_calibrated.ckpt"))
+
+
+@pytest.fixture
+def events_run() -> LoadedRun:
+    return make_events_run(2)
+
+
+def test_events_are_exported_with_their_scaling_and_a_fixed_number_of_objects(
+    tmp_path: Path,
+) -> None:
+    run = make_events_run(3)
+    done = export(run, tmp_path / "model.onnx", num_batches=1, probabilities=True)
+    assert done.difference < 1e-5
+    data = TinyEvents(num_classes=3, num_events=9, batch_size=9)
+    inputs = run.module.network_inputs(next(iter(data.test_dataloader())))
+    session = onnxruntime.InferenceSession(done.path)
+    arrays = dict(zip(run.module.input_names(), (x.numpy() for x in inputs), strict=True))
+    used = [entry.name for entry in session.get_inputs()]
+    (found,) = session.run(["probability"], {name: arrays[name] for name in used})
+    expected = run.module.net(*inputs).detach().softmax(1)
+    assert_close(torch.from_numpy(found), expected, atol=1e-5, rtol=1e-5)
+
+    content = json.loads(done.description.read_text())
+    shapes = {entry["name"]: entry["shape"] for entry in content["inputs"]}
+    assert shapes["jets"] == ["events", 3, 3]
+    assert [feature["name"] for feature in content["features"]["jets"]] == ["pt", "eta", "btag"]
+    expected = ["as they are", "one event", "all slots real", "no objects", "no jets", "no muons"]
+    assert content["compared_cases"] == expected
+
+
+def test_one_logit_is_exported_as_probabilities_of_two_classes(events_run: LoadedRun) -> None:
+    inputs = events_run.module.network_inputs(next(iter(events_run.test_batches())))
+    p = events_run.module.net(*inputs).sigmoid()
+    assert_close(Exported(events_run.module.net, True)(*inputs), torch.cat([1 - p, p], 1))
+
+
+def test_probabilities_of_something_else_are_refused(
+    events_run: LoadedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events_run.data, "classes", ("a", "b", "c", "d"))
+    with pytest.raises(ConfigError, match="one logit for each of the classes"):
+        export(events_run, tmp_path / "model.onnx", probabilities=True)
+    monkeypatch.delattr(events_run.data, "classes")
+    with pytest.raises(ConfigError, match="names none"):
+        export(events_run, tmp_path / "model.onnx", probabilities=True)
+
+
+def test_a_module_must_name_all_inputs(
+    events_run: LoadedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(TinyClassifier, "input_names")
+    with pytest.raises(ConfigError, match=r"define input_names\(\)"):
+        export(events_run, tmp_path / "model.onnx")
+
+
+def test_paddings_make_every_kind_full_and_empty(events_run: LoadedRun) -> None:
+    inputs = events_run.module.network_inputs(next(iter(events_run.test_batches())))
+    names = events_run.module.input_names()
+    cases = {case.name: case.inputs for case in paddings([inputs], names)}
+    full = cases["all slots real"]
+    assert full[2].all()
+    real = inputs[2]
+    for kind, slots in ((3, slice(0, 3)), (4, slice(3, 5))):
+        assert torch.equal(full[kind][real[:, slots]], inputs[kind][real[:, slots]])
+        objects = inputs[kind][real[:, slots]]
+        assert (full[kind].flatten(0, 1)[:, None] == objects).all(-1).any(-1).all()
+    assert not cases["no objects"][2].any()
+    assert not cases["no jets"][2][:, :3].any()
+    assert torch.equal(cases["no jets"][2][:, 3:], real[:, 3:])

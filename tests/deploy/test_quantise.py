@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from hepattn.deploy.calibrate import (
+from hepattn.deploy.activation_ranges import (
     RangeObserver,
     calibrate,
     make_dynamic,

@@ -167,7 +167,7 @@ def draw_layers(values: dict[str, dict[str, dict[str, list[float]]]]) -> Figure:
 
 
 def single_events(loaded: LoadedRun, max_tokens: int) -> Iterator[Inputs]:
-    """Test events one by one, without their padding, as what the network is called with.
+    """Test events one by one, as what the network is called with, where it can be without padding.
 
     Args:
         loaded: The run. Its module must define ``network_inputs`` and its batches ``valid``.
@@ -181,8 +181,10 @@ def single_events(loaded: LoadedRun, max_tokens: int) -> Iterator[Inputs]:
             if num_tokens > max_tokens:
                 num_long += 1
             elif num_tokens:
-                event = (x[index : index + 1] for x in inputs)
-                yield tuple(x if x.dim() == 1 else x[:, :num_tokens] for x in event)
+                event = tuple(x[index : index + 1] for x in inputs)
+                if loaded.module.tokens_vary:
+                    event = tuple(x if x.dim() == 1 else x[:, :num_tokens] for x in event)
+                yield event
     if num_long:
         rank_zero_warn(f"left out {num_long} events of more than max_tokens={max_tokens} tokens")
 

@@ -14,6 +14,7 @@ from torchmetrics.functional.classification import binary_auroc
 
 from hepattn.metrics.tagging import TaggingMetrics
 from hepattn.nn.moe import auxiliary_losses
+from hepattn.nn.scaling import class_logits
 from hepattn.training.module import sum_losses
 
 Inputs = tuple[Tensor, ...]
@@ -104,7 +105,7 @@ def _scores(batch: Any, outputs: Any) -> list[tuple[Tensor, Tensor]]:
     if not (isinstance(outputs, Tensor) and isinstance(label, Tensor)):
         return []
     if outputs.ndim == 2 and label.ndim == 1:
-        return [(outputs.float(), label)]
+        return [(class_logits(outputs.float()), label)]
     if outputs.shape == label.shape == batch.valid.shape:
         return [(outputs[batch.valid].float(), label[batch.valid])]
     return []

@@ -1,12 +1,11 @@
 """Write the network of a run as an ONNX file that answers as the network does."""
 
-# B events, N tokens
+# B events, N tokens, C classes
 
-import inspect
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,14 +18,16 @@ from torch import Tensor, nn
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves
 
 from hepattn.deploy.command import open_run, run_parser
-from hepattn.nn.normalise import Feature, Normalise
+from hepattn.deploy.export_cases import Case, Inputs, cuts, paddings
+from hepattn.nn.event_schema import EventSchema
+from hepattn.nn.normalise import Normalise
+from hepattn.nn.scaling import class_logits
 from hepattn.training.configs import ConfigError
 from hepattn.training.load import LoadedRun
+from hepattn.training.module import BaseModule
 from hepattn.training.run_directory import write_atomically
 
 TOLERANCE = 1e-3
-Inputs = tuple[Tensor, ...]
-Answer = Callable[[Inputs], list[NDArray[np.generic]]]
 
 
 @dataclass(frozen=True)
@@ -39,29 +40,38 @@ class Export:
             features, the classes, where the weights come from, what was compared.
         difference: Largest difference between an output of the file and of the network, divided
             by the larger of one and the largest output.
-        sizes: Batches that were compared (B, N).
+        sizes: Batches that were compared: (B, N), or (B,) where the number of tokens is fixed.
+        cases: What was special about them, each once.
     """
 
     path: Path
     description: Path
     difference: float
-    sizes: list[tuple[int, int]]
+    sizes: list[tuple[int, ...]]
+    cases: list[str]
 
 
-def export(loaded: LoadedRun, path: Path, num_batches: int = 3) -> Export:
+def export(
+    loaded: LoadedRun, path: Path, num_batches: int = 3, probabilities: bool = False
+) -> Export:
     """Export the network of a run for any number of events and tokens, and compare the answers.
 
     They are compared on test events: batches as they come, first events alone, and batches cut to
-    half their length. A file with other answers is not left behind.
+    half their length. Where the module says that the number of tokens is fixed, it is so in the
+    file, and instead of being cut batches are compared with all slots real, with none, and with
+    none of each kind of object. A file with other answers is not left behind.
 
     Args:
         loaded: The run. Its module must define ``network_inputs``.
         path: File to write, ``.onnx``.
         num_batches: Batches of test events to compare.
+        probabilities: Whether the file answers with the probabilities of the classes (B, C) in
+            place of logits (B, C), or (B, 1) for two classes.
 
     Raises:
         FileExistsError: If one of the files exists.
-        ConfigError: If the answers differ by more than 0.001, or a suffix or number is wrong.
+        ConfigError: If the answers differ by more than 0.001, a suffix or number is wrong, or
+            probabilities are wanted of something else than the classes of the data.
         ImportError: If the extra ``deploy`` is not installed.
     """
     description = path.with_suffix(".json")
@@ -73,15 +83,19 @@ def export(loaded: LoadedRun, path: Path, num_batches: int = 3) -> Export:
         if file.exists():
             raise FileExistsError(f"{file} exists; choose another --output or remove it")
     _require_extra()
-    net = loaded.module.net
-    batches = [
-        loaded.module.network_inputs(batch) for batch in islice(loaded.test_batches(), num_batches)
-    ]
+    module = loaded.module
+    batches = [module.network_inputs(batch) for batch in islice(loaded.test_batches(), num_batches)]
+    if probabilities:
+        _require_classes(loaded, batches[0])
+    net = Exported(module.net, probabilities).eval()
+    names = _input_names(module, batches[0])
+    num_dynamic = 2 if module.tokens_vary else 1
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".onnx.part")
+    cases = list(cuts(batches) if module.tokens_vary else paddings(batches, names))
     try:
-        session = _write_onnx(net, batches[0], part)
-        difference, sizes = _compare(net, session, list(_cuts(batches)))
+        session = _write_onnx(net, batches[0], names, part, num_dynamic)
+        difference = _compare(net, session, names, cases)
         if not difference <= TOLERANCE:
             raise ConfigError(
                 f"the exported network answers otherwise, by {difference:.2g} of the output where "
@@ -91,9 +105,31 @@ def export(loaded: LoadedRun, path: Path, num_batches: int = 3) -> Export:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-    content = _describe(loaded, session, difference, sizes)
+    sizes = [tuple(case.inputs[0].shape[:num_dynamic]) for case in cases]
+    special = list(dict.fromkeys(case.name for case in cases))
+    done = Export(path, description, difference, sizes, special)
+    content = _describe(loaded, session, done)
     write_atomically(description, json.dumps(content, indent=2) + "\n")
-    return Export(path, description, difference, sizes)
+    return done
+
+
+class Exported(nn.Module):
+    """A network as it is written, by whatever names its arguments go.
+
+    Args:
+        net: The network.
+        probabilities: Whether the softmax of its logits is written too.
+    """
+
+    def __init__(self, net: nn.Module, probabilities: bool = False) -> None:
+        super().__init__()
+        self.net = net
+        self.probabilities = probabilities
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """What the network answers, or probabilities (B, C)."""
+        output = self.net(*inputs)
+        return class_logits(output).softmax(-1) if self.probabilities else output
 
 
 def _require_extra() -> None:
@@ -106,28 +142,61 @@ def _require_extra() -> None:
         ) from error
 
 
-def _write_onnx(net: nn.Module, inputs: Inputs, path: Path) -> Any:
-    """Write the file and open it: an ``onnxruntime.InferenceSession``."""
+@torch.no_grad()
+def _require_classes(loaded: LoadedRun, inputs: Inputs) -> None:
+    output, classes = loaded.module.net(*inputs), _classes(loaded)
+    if classes is None:
+        raise ConfigError("--probabilities needs classes, and the data of this run names none")
+    shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    if shape not in {(len(inputs[0]), n) for n in (len(classes), 1 if len(classes) == 2 else 0)}:
+        raise ConfigError(
+            f"--probabilities needs one logit for each of the classes {classes} an event, or one "
+            f"for two; the network answers {shape} to {len(inputs[0])} events"
+        )
+
+
+def _input_names(module: BaseModule, inputs: Inputs) -> tuple[str, ...]:
+    names = module.input_names()[: len(inputs)]
+    if len(names) < len(inputs):
+        raise ConfigError(
+            f"{type(module).__name__} names the inputs {names} of its network and gives "
+            f"{len(inputs)}; define input_names()"
+        )
+    return names
+
+
+def _write_onnx(
+    net: Exported, inputs: Inputs, names: Sequence[str], path: Path, num_dynamic: int = 2
+) -> Any:
+    """Write the file and open it: an ``onnxruntime.InferenceSession``.
+
+    Args:
+        net: The network.
+        inputs: An example.
+        names: Names of the inputs.
+        path: Where to write.
+        num_dynamic: How many leading dimensions of each input may have any size.
+    """
     import onnxruntime
 
-    dims = {0: torch.export.Dim("events"), 1: torch.export.Dim("tokens", min=2)}
-    example = tuple(_enlarge(x) for x in inputs)
+    dims = (torch.export.Dim("events"), torch.export.Dim("tokens", min=2))[:num_dynamic]
+    example = tuple(_enlarge(x, num_dynamic) for x in inputs)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():  # the exporter tells of itself
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             net,
             example,
-            input_names=_input_names(net)[: len(inputs)],
+            input_names=list(names),
             output_names=_output_names(net, inputs),
             dynamo=True,
-            dynamic_shapes=tuple({d: dims[d] for d in range(min(x.dim(), 2))} for x in example),
+            dynamic_shapes=(tuple(dict(enumerate(dims[: x.dim()])) for x in example),),
             verbose=False,
         )
     program.save(path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     for entry in session.get_inputs():  # the exporter tries again with constants and says nothing
-        if any(isinstance(size, int) for size in entry.shape[:2]):
+        if any(isinstance(size, int) for size in entry.shape[:num_dynamic]):
             raise ConfigError(
                 f"the network was exported for inputs {entry.name} of shape {entry.shape} only: it "
                 "makes one of these numbers a constant; torch.export.export says where"
@@ -135,68 +204,54 @@ def _write_onnx(net: nn.Module, inputs: Inputs, path: Path) -> Any:
     return session
 
 
-def _input_names(net: nn.Module) -> list[str]:
-    return list(inspect.signature(net.forward).parameters)
-
-
 @torch.no_grad()
-def _output_names(net: nn.Module, inputs: Inputs) -> list[str]:
+def _output_names(net: Exported, inputs: Inputs) -> list[str]:
     """Fields of what the network returns, ``output`` where it returns one tensor."""
+    if net.probabilities:
+        return ["probability"]
     leaves, _ = tree_flatten_with_path(net(*inputs))
     return [keystr(place).lstrip(".") or "output" for place, _ in leaves]
 
 
-def _enlarge(x: Tensor) -> Tensor:
+def _enlarge(x: Tensor, num_dynamic: int) -> Tensor:
     """Give an example two events and two tokens, since one would be taken for a constant."""
-    for dim in range(min(x.dim(), 2)):
+    for dim in range(min(x.dim(), num_dynamic)):
         if x.shape[dim] == 1:
             x = torch.cat([x, x], dim)
     return x
 
 
-def _cuts(batches: Sequence[Inputs]) -> Iterator[Inputs]:
-    for batch in batches:
-        B, N = batch[0].shape[:2]
-        for num_events, num_tokens in dict.fromkeys([(B, N), (1, N), (B, N // 2)]):
-            if num_tokens >= 2:
-                yield tuple(_cut(x, num_events, num_tokens) for x in batch)
-
-
-def _cut(x: Tensor, num_events: int, num_tokens: int) -> Tensor:
-    return x[:num_events] if x.dim() == 1 else x[:num_events, :num_tokens]
-
-
 @torch.no_grad()
-def _compare(
-    net: nn.Module, session: Any, batches: Sequence[Inputs]
-) -> tuple[float, list[tuple[int, int]]]:
+def _compare(net: Exported, session: Any, names: Sequence[str], cases: Sequence[Case]) -> float:
     worst = 0.0
     used = {entry.name for entry in session.get_inputs()}
-    for batch in batches:
-        named = zip(_input_names(net), batch, strict=False)
+    for case in cases:
+        named = zip(names, case.inputs, strict=True)
         arrays = {name: x.numpy() for name, x in named if name in used}
         found = session.run(None, arrays)
-        expected = [x.numpy() for x in tree_leaves(net(*batch))]
+        expected = [x.numpy() for x in tree_leaves(net(*case.inputs))]
         for ours, theirs in zip(expected, found, strict=True):
-            scale = max(1.0, float(np.abs(ours).max(initial=0)))
-            difference = np.abs(ours.astype(np.float64) - theirs).max(initial=0) / scale
-            worst = float(np.maximum(worst, difference))  # NaN stays
-    return worst, [(len(batch[0]), batch[0].shape[1]) for batch in batches]
+            worst = float(np.maximum(worst, _difference(ours, theirs)))  # NaN stays
+    return worst
 
 
-def _describe(
-    loaded: LoadedRun, session: Any, difference: float, sizes: list[tuple[int, int]]
-) -> dict[str, Any]:
+def _difference(ours: NDArray[np.generic], theirs: NDArray[np.generic]) -> float:
+    scale = max(1.0, float(np.abs(ours).max(initial=0)))
+    return float(np.abs(ours.astype(np.float64) - theirs).max(initial=0) / scale)
+
+
+def _describe(loaded: LoadedRun, session: Any, done: Export) -> dict[str, Any]:
     return {
         "inputs": [_describe_tensor(entry) for entry in session.get_inputs()],
         "outputs": [_describe_tensor(entry) for entry in session.get_outputs()],
-        "features": [asdict(feature) for feature in _features(loaded.module.net)],
+        "features": _features(loaded),
         "classes": _classes(loaded),
         "run": str(loaded.folder),
         "checkpoint": loaded.checkpoint.name,
         "torch": torch.__version__,
-        "worst_relative_difference": difference,
-        "compared_batches": sizes,
+        "worst_relative_difference": done.difference,
+        "compared_batches": done.sizes,
+        "compared_cases": done.cases,
     }
 
 
@@ -204,9 +259,15 @@ def _describe_tensor(entry: Any) -> dict[str, Any]:
     return {"name": entry.name, "type": entry.type, "shape": entry.shape}
 
 
-def _features(net: nn.Module) -> tuple[Feature, ...]:
-    """Raw columns that the network takes, which it scales itself."""
-    return next((m.features for m in net.modules() if isinstance(m, Normalise)), ())
+def _features(loaded: LoadedRun) -> Any:
+    """Raw columns that the network takes, which it scales itself: of one input or, by name, all."""
+    schema = getattr(loaded.data, "schema", None)
+    if isinstance(schema, EventSchema):
+        columns = {"events": schema.events, **schema.objects}
+        return {name: [asdict(feature) for feature in of] for name, of in columns.items()}
+    modules = loaded.module.net.modules()
+    features = next((m.features for m in modules if isinstance(m, Normalise)), ())
+    return [asdict(feature) for feature in features]
 
 
 def _classes(loaded: LoadedRun) -> list[str] | None:
@@ -230,10 +291,14 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--num_batches", type=int, default=3, help="Batches of test events to compare on."
     )
+    parser.add_argument(
+        "--probabilities",
+        action="store_true",
+        help="Write the probabilities of the classes as the output, in place of logits.",
+    )
     with open_run(parser, args) as (loaded, options):
         path = options.output or loaded.folder / "deploy" / "model.onnx"
-        done = export(loaded, path, options.num_batches)
-    sizes = ", ".join(f"{num_events} x {num_tokens}" for num_events, num_tokens in done.sizes)
-    print(f"compared on batches (events x tokens): {sizes}")
+        done = export(loaded, path, options.num_batches, options.probabilities)
+    print(f"compared on {len(done.sizes)} batches: {', '.join(done.cases)}")
     print(f"worst difference, relative to the largest output: {done.difference:.2g}")
     print(f"written to {done.path} and {done.description}")

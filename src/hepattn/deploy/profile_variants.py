@@ -7,7 +7,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from hepattn.deploy.calibrate import calibrate, make_dynamic, make_static
+from hepattn.deploy.activation_ranges import calibrate, make_dynamic, make_static
 from hepattn.deploy.quantised_layers import Inputs, called_layers
 from hepattn.nn.attention import set_backend
 from hepattn.ops.attention import BackendName

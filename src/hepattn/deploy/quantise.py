@@ -16,7 +16,7 @@ from rich.progress import Progress
 from rich.table import Table
 from torch import nn
 
-from hepattn.deploy.calibrate import calibrate, make_dynamic, make_static, train_quantised
+from hepattn.deploy.activation_ranges import calibrate, make_dynamic, make_static, train_quantised
 from hepattn.deploy.command import open_run, run_parser
 from hepattn.deploy.evaluation import Inputs, Judgement, forwards, judge
 from hepattn.deploy.int8 import has_onednn

@@ -11,7 +11,7 @@ from hepattn.deploy import weaver_particle_net, weaver_particle_transformer
 from hepattn.deploy.weaver_names import without_prefixes
 from hepattn.nn.normalise import Normalise
 from hepattn.training.configs import ConfigError
-from hepattn.training.load import read_weights
+from hepattn.training.weights import read_weights
 
 COUNTER = "num_batches_tracked"  # which batch norms of old files lack
 HEAD = "head."

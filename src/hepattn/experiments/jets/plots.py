@@ -4,9 +4,7 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from hepattn.metrics.tagging import TaggingMetrics
 from hepattn.training.figures import new_figure
@@ -39,27 +37,4 @@ def plot_roc(metrics: TaggingMetrics, classes: Sequence[str]) -> Figure:
     axis.set(xlim=(0, 1), ylim=(1, None))
     if axis.lines:
         axis.legend(fontsize="small")
-    return figure
-
-
-def plot_confusion(counts: Tensor, classes: Sequence[str]) -> Figure:
-    """Draw where the jets of each class go.
-
-    Args:
-        counts: Jets by true class and chosen class (C, C).
-        classes: Names of the classes.
-    """
-    figure, (axis,) = new_figure()
-    counts = counts.cpu().numpy()
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)  # (C, C)
-    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    places = range(len(classes))
-    axis.set_xticks(places, classes, rotation=90)
-    axis.set_yticks(places, classes)
-    axis.minorticks_off()
-    axis.set(xlabel="chosen class", ylabel="true class")
-    for row, column in np.ndindex(shares.shape):
-        colour = "white" if shares[row, column] > 0.5 else "black"
-        text = f"{100 * shares[row, column]:.0f}"
-        axis.text(column, row, text, ha="center", va="center", color=colour, fontsize="x-small")
     return figure

@@ -26,7 +26,7 @@ from hepattn.nn.batch_norm import freeze_statistics
 from hepattn.nn.normalise import Feature
 from hepattn.ops.attention import BackendName
 from hepattn.training.cli import run, run_script
-from hepattn.training.figures import save_figure
+from hepattn.training.figures import plot_confusion, save_figure
 from hepattn.training.module import BaseModule, ScheduleCallable
 from hepattn.training.optimizer import OptimizerCallable, parameter_groups
 from hepattn.training.report import write_figures
@@ -217,7 +217,7 @@ class JetTagger(BaseModule):
         classes = self.trainer.datamodule.classes
         write_figures(folder, tagging_figures(collected, classes))
         save_figure(plots.plot_roc(collected, classes), folder / "roc.png")
-        save_figure(plots.plot_confusion(collected.confusion(), classes), folder / "confusion.png")
+        save_figure(plot_confusion(collected.confusion(), classes), folder / "confusion.png")
         print_tagging_figures(collected, classes)
         print(f"figures and plots written to {folder}")
 
