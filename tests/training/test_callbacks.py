@@ -19,6 +19,7 @@ from hepattn.training.callbacks import (
     GradientNorm,
     NanGuard,
     PredictionWriter,
+    ProcessMemory,
     RandomState,
     Throughput,
 )
@@ -146,6 +147,16 @@ def test_gradient_norm_is_the_norm_before_clipping(monkeypatch: pytest.MonkeyPat
     cli = toy("fit", "--trainer.gradient_clip_val", "1e-6")
     assert_close(cli.trainer.callback_metrics["gradient/norm"], seen[-1])
     assert seen[-1] > 1e-4
+
+
+def test_memory_of_the_process_is_logged_in_megabytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ToyModule, "configure_callbacks", lambda self: [ProcessMemory()])
+    logged = toy("fit", "--trainer.log_every_n_steps", "1").trainer.callback_metrics
+    status = Path("/proc/self/status")
+    if not status.exists():
+        pytest.skip("the reference is Linux's /proc")
+    kilobytes = float(status.read_text().partition("VmRSS:")[2].split()[0])
+    assert float(logged["memory/process"]) == pytest.approx(kilobytes * 1.024 / 1000, rel=0.2)
 
 
 @pytest.mark.parametrize("callback", [NanGuard, Throughput])

@@ -291,6 +291,34 @@ def test_a_difference_inside_a_list_is_named() -> None:
     assert list(config_differences(old, new)) == ["data.features[1].name: y -> z"]
 
 
+def test_a_training_starts_from_the_weights_of_another_run_and_nothing_else() -> None:
+    first = toy("fit")
+    options = ["--run.weights", "runs/toy/ckpts/last.ckpt", "--model.optimizer.init_args.lr", "0.0"]
+    second = toy("fit", "--run.name", "second", *options, "--trainer.max_epochs", "1")
+    assert_same_weights(first.model, second.model)
+    assert second.trainer.global_step < first.trainer.global_step
+
+
+def test_weights_that_do_not_fit_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"state_dict": {"net.other": torch.ones(1)}}, "other.ckpt")
+    with pytest.raises(SystemExit):
+        toy("fit", "--run.weights", "other.ckpt")
+    assert "other.ckpt does not fit the network" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        toy("fit", "--run.weights", "absent.ckpt", "--run.name", "b")
+    assert "absent.ckpt: there is no such file" in capsys.readouterr().err
+
+
+def test_a_new_option_that_is_null_is_no_difference() -> None:
+    old = {"data": {"features": [{"name": "x"}]}}
+    new = {"data": {"features": [{"name": "x", "fitted": None}]}}
+    assert list(config_differences(old, new)) == []
+    changed = {"data": {"features": [{"name": "x", "fitted": "standard"}]}}
+    assert list(config_differences(old, changed)) == [
+        "data.features[0].fitted: (absent) -> standard"
+    ]
+
+
 def test_other_processes_do_not_judge_what_the_first_has_just_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

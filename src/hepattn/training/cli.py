@@ -22,6 +22,7 @@ from hepattn.training.callbacks import (
     LastCheckpoint,
     PredictionWriter,
     RandomState,
+    StartWeights,
 )
 from hepattn.training.configs import (
     ConfigError,
@@ -167,6 +168,9 @@ class TrainingCLI(LightningCLI):
             RandomState(),
             RunRecorder(self.run_directory, self.config_text, seed, experiment),
         ]
+        weights = self._get(self.config, "run").weights
+        if weights is not None and self.subcommand == "fit":
+            ours.append(StartWeights(weights))
         if config.get("fast_dev_run"):  # Lightning would still save the last checkpoint
             given = [c for c in given if not isinstance(c, ModelCheckpoint)]
         elif config.get("enable_checkpointing") is not False:

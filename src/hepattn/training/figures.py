@@ -1,11 +1,16 @@
-"""Empty figures in the field's style, and files of them."""
+"""Empty figures in the field's style, files of them, and the one of chosen against true classes."""
 
+# C classes
+
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
 import mplhep
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 
 def new_figure(
@@ -33,3 +38,26 @@ def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure to a file, making its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
+
+
+def plot_confusion(counts: Tensor, classes: Sequence[str]) -> Figure:
+    """Draw where the events of each class go, as shares of the class.
+
+    Args:
+        counts: Events by true class and chosen class (C, C).
+        classes: Names of the classes.
+    """
+    figure, (axis,) = new_figure()
+    counts = counts.cpu().numpy()
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)  # (C, C)
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    places = range(len(classes))
+    axis.set_xticks(places, classes, rotation=90)
+    axis.set_yticks(places, classes)
+    axis.minorticks_off()
+    axis.set(xlabel="chosen class", ylabel="true class")
+    for row, column in np.ndindex(shares.shape):
+        colour = "white" if shares[row, column] > 0.5 else "black"
+        text = f"{100 * shares[row, column]:.0f}"
+        axis.text(column, row, text, ha="center", va="center", color=colour, fontsize="x-small")
+    return figure

@@ -2,14 +2,12 @@
 
 import importlib
 import json
-import pickle
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch import LightningDataModule, LightningModule
@@ -18,6 +16,7 @@ from hepattn.data.error import DataError
 from hepattn.training.configs import ConfigError
 from hepattn.training.parser import Parser, refuse_linked_values
 from hepattn.training.run_directory import RunDirectory, RunDirectoryError
+from hepattn.training.weights import read_weights
 
 
 @dataclass(frozen=True)
@@ -108,21 +107,6 @@ def _find_checkpoint(directory: RunDirectory, checkpoint: str | Path) -> Path:
     if found is None:
         raise RunDirectoryError(f"{directory.path} holds no checkpoint; train it first with fit")
     return found
-
-
-def read_weights(path: Path) -> Any:
-    """Read a file of tensors and plain types, to the CPU, without running code that it may hold.
-
-    Raises:
-        DataError: If there is no such file or it holds something else.
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: there is no such file") from error
-    except (OSError, RuntimeError, EOFError, LookupError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise DataError(f"{path} is no file of weights that loads safely: {reason}") from error
 
 
 def _build(

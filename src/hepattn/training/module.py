@@ -2,6 +2,7 @@
 
 # B events, N tokens
 
+import inspect
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -33,13 +34,15 @@ class BaseModule(LightningModule):
             class must not leak into another.
         schedule: Builds the learning rate schedule from the optimiser and the total number of
             optimiser steps; a constant rate by default.
-        compile: Whether to compile the network with ``torch.compile``, in place, so that the keys
-            of a checkpoint stay as they are.
+        compile: Whether to compile the network with ``torch.compile``, or its keywords; in place,
+            so that the keys of a checkpoint stay as they are.
     """
 
     monitor: ClassVar[tuple[str, str]] = ("val/loss", "min")
     has_weights = False
     """Whether the network can be tested as it is built, without a checkpoint."""
+    tokens_vary: ClassVar[bool] = True
+    """Whether the second dimension of the network's inputs may have any size, not only theirs."""
     evaluation_folder: Path
     """Where a test or a prediction writes, new for each: ``eval/test``, ``eval/test_2``, …"""
 
@@ -48,14 +51,14 @@ class BaseModule(LightningModule):
         net: nn.Module,
         optimizer: OptimizerCallable,
         schedule: ScheduleCallable | None = None,
-        compile: bool = False,
+        compile: bool | dict[str, Any] = False,
     ) -> None:
         super().__init__()
         self.net = net
         self.make_optimizer = optimizer
         self.make_schedule = schedule
-        if compile:
-            self.net.compile()
+        if compile is not False:
+            self.net.compile(**({} if compile is True else compile))
 
     def forward(self, batch: Any) -> Any:
         """Map a batch to predictions; by default what the network makes of it."""
@@ -107,6 +110,10 @@ class BaseModule(LightningModule):
             f"{type(self).__name__} must define network_inputs(batch), the tensors that its "
             "network is called with, for this tool"
         )
+
+    def input_names(self) -> tuple[str, ...]:
+        """Names of what ``network_inputs`` returns; by default the network's own arguments."""
+        return tuple(inspect.signature(self.net.forward).parameters)
 
     def num_events(self, batch: Any) -> int:
         """Number of events in a batch."""

@@ -31,6 +31,7 @@ OBSERVERS = (
     "ModelSummary",
     "NanGuard",
     "PredictionWriter",
+    "ProcessMemory",
     "RichModelSummary",
     "RichProgressBar",
     "TQDMProgressBar",
@@ -50,11 +51,13 @@ class RunConfig:
         root: Folder of all runs, relative to the working directory.
         name: Name of this run; by default the name of the first config that is no overlay.
         resume: Whether to continue a run of this name and config that exists already.
+        weights: Checkpoint whose weights alone a new training starts from; all of them have to fit.
     """
 
     root: str = "runs"
     name: str | None = None
     resume: bool = True
+    weights: str | None = None
 
 
 class RunDirectory:
@@ -166,6 +169,8 @@ def write_atomically(path: Path, text: str) -> None:
 def config_differences(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
     """Name the keys whose difference makes two configs different runs.
 
+    An option that is not there is as good as one that is null: new versions have new options.
+
     Args:
         old: Config found in the run directory.
         new: Config asked for.
@@ -176,7 +181,7 @@ def config_differences(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str
     missing = "(absent)"
     before, after = dict(_flatten(_identity(old))), dict(_flatten(_identity(new)))
     for key in sorted(before.keys() | after.keys()):
-        if before.get(key, missing) != after.get(key, missing):
+        if before.get(key) != after.get(key):
             yield f"{key}: {before.get(key, missing)} -> {after.get(key, missing)}"
 
 

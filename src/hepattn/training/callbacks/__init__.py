@@ -6,7 +6,9 @@ from hepattn.training.callbacks.ema import EMA
 from hepattn.training.callbacks.gradient_norm import GradientNorm
 from hepattn.training.callbacks.nan_guard import NanGuard, NonFiniteError
 from hepattn.training.callbacks.prediction_writer import PredictionWriter
+from hepattn.training.callbacks.process_memory import ProcessMemory
 from hepattn.training.callbacks.random_state import RandomState
+from hepattn.training.callbacks.start_weights import StartWeights
 from hepattn.training.callbacks.throughput import Throughput
 
 __all__ = [
@@ -18,6 +20,8 @@ __all__ = [
     "NanGuard",
     "NonFiniteError",
     "PredictionWriter",
+    "ProcessMemory",
     "RandomState",
+    "StartWeights",
     "Throughput",
 ]
