@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hepattn import cli
+from hepattn.experiments.events import classify, density_ratio
 from hepattn.experiments.jets import tag
 from hepattn.experiments.trackml import hit_filter, tracking
 
@@ -15,12 +16,22 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("src/
 SMALL = {
     "trackml": ["--data.num_simulated", "4", "--data.simulation.num_particles", "50"],
     "jets": ["--data.num_simulated", "60", "--data.batch_size", "8"],
+    "events": ["--data.num_simulated", "400", "--data.batch_size", "16"],
 }
+SCRIPTS = {
+    "hit_filter.py": hit_filter,
+    "tracking.py": tracking,
+    "tag.py": tag,
+    "classify.py": classify,
+    "density_ratio.py": density_ratio,
+}
+REAL = {"uproot-HZZ.root", "example_1k.h5"}  # named in commands of their own
 BRIEF = ["--trainer.fast_dev_run", "1", "--trainer.enable_progress_bar", "false"]
 # files that only their reader has, and sizes
 OWN = ("--data.path", "--data.val_path", "--data.test_path", "--data.predict_path")
 OWN += ("--data.hit_scores.path", "--model.pretrained.path", "--data.num_simulated")
-OWN += ("--data.num_workers", "--data.batch_size", "--trainer.fast_dev_run")
+OWN += ("--data.num_workers", "--data.batch_size", "--trainer.fast_dev_run", "--ckpt_path")
+OWN += ("--model.subtraction.numerator", "--model.subtraction.denominator")
 
 
 def commands(*starts: str) -> list[str]:
@@ -48,8 +59,12 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     "command",
-    commands("hepattn trackml/", "hepattn jets/")
-    + commands("python hit_filter.py", "python tracking.py", "python tag.py"),
+    [
+        command
+        for command in commands("hepattn trackml/", "hepattn jets/", "hepattn events/")
+        + commands(*(f"python {script}" for script in SCRIPTS))
+        if not REAL & set(command.split())
+    ],
 )
 def test_experiment_commands_run(command: str, workplace: Path) -> None:
     words = command.split()
@@ -60,9 +75,16 @@ def test_experiment_commands_run(command: str, workplace: Path) -> None:
         small = SMALL[words[1].partition("/")[0]]
         assert cli.main([*words[1:], *small, *BRIEF]) == 0
     else:
-        scripts = {"hit_filter.py": hit_filter, "tracking.py": tracking, "tag.py": tag}
-        small = SMALL["jets" if words[1] == "tag.py" else "trackml"]
-        scripts[words[1]].main([*words[2:], *small, *BRIEF])
+        script = SCRIPTS[words[1]]
+        script.main([*words[2:], *SMALL[script.__package__.split(".")[-1]], *BRIEF])
+
+
+@pytest.mark.parametrize(
+    "command", [c for c in commands("hepattn events/") if REAL & set(c.split())]
+)
+def test_commands_on_real_files_run(command: str, workplace: Path, data_dir: Path) -> None:
+    words = [str(data_dir / "events" / w) if w in REAL else w for w in command.split()]
+    assert cli.main([*words[1:], *BRIEF]) == 0
 
 
 @pytest.mark.parametrize(

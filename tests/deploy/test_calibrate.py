@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from deploy.tiny import TinyData
 from deploy.tiny_events import OVERCONFIDENCE, TinyEvents, tiny_events
+from hepattn.data.error import DataError
 from hepattn.deploy.calibrate import main
 from hepattn.training.load import load_run
 
@@ -92,6 +93,19 @@ def test_a_fit_that_is_stopped_early_warns_and_unlabelled_events_are_not_judged(
     assert "test" not in content
     assert content["options"]["method"] == "vector"
     assert len(content["scaling"]["bias"]) == 1
+
+
+def test_without_test_events_the_report_is_of_the_calibration_split_alone(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(_: TinyEvents) -> None:
+        raise DataError("part test: found none of the events")
+
+    monkeypatch.setattr(TinyEvents, "test_dataloader", none)
+    with pytest.warns(UserWarning, match="calibration split alone: part test: found none"):
+        main([str(copied)])
+    assert "test" not in report(copied)
+    assert report(copied)["calib"]["after"]["num_events"] == 4000
 
 
 def assert_fails(capsys: pytest.CaptureFixture, message: str, *args: str) -> None:

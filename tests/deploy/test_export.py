@@ -164,8 +164,8 @@ def test_events_are_exported_with_their_scaling_and_a_fixed_number_of_objects(
     shapes = {entry["name"]: entry["shape"] for entry in content["inputs"]}
     assert shapes["jets"] == ["events", 3, 3]
     assert [feature["name"] for feature in content["features"]["jets"]] == ["pt", "eta", "btag"]
-    expected = ["as they are", "one event", "all slots real", "no objects", "no jets", "no muons"]
-    assert content["compared_cases"] == expected
+    full = ["as they are", "one event", "all slots real", "NaN in padding"]
+    assert content["compared_cases"] == [*full, "no objects", "no jets", "no muons"]
 
 
 def test_one_logit_is_exported_as_probabilities_of_two_classes(events_run: LoadedRun) -> None:
@@ -204,6 +204,10 @@ def test_paddings_make_every_kind_full_and_empty(events_run: LoadedRun) -> None:
         assert torch.equal(full[kind][real[:, slots]], inputs[kind][real[:, slots]])
         objects = inputs[kind][real[:, slots]]
         assert (full[kind].flatten(0, 1)[:, None] == objects).all(-1).any(-1).all()
+    spoilt = cases["NaN in padding"]
+    assert (spoilt[1].isnan().all(-1) == ~real).all()
+    for kind, slots in ((3, slice(0, 3)), (4, slice(3, 5))):
+        assert (spoilt[kind].isnan().all(-1) == ~real[:, slots]).all()
     assert not cases["no objects"][2].any()
     assert not cases["no jets"][2][:, :3].any()
     assert torch.equal(cases["no jets"][2][:, 3:], real[:, 3:])

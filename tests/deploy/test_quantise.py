@@ -15,9 +15,9 @@ from torch.testing import assert_close
 
 from hepattn.deploy.activation_ranges import (
     RangeObserver,
-    calibrate,
     make_dynamic,
     make_static,
+    measure_ranges,
     train_quantised,
 )
 from hepattn.deploy.int8 import (
@@ -223,7 +223,7 @@ class Regression(nn.Module):
 
 def test_training_with_rounding_recovers_what_rounding_cost() -> None:
     module = Regression().eval()
-    ranges = calibrate(module.net, ["0", "2"], [(module.x,)])
+    ranges = measure_ranges(module.net, ["0", "2"], [(module.x,)])
     plain = copy.deepcopy(module)
     make_static(plain.net, ranges)
     before = float(plain.losses(plain.x, plain(plain.x))["square"])
@@ -240,7 +240,7 @@ def test_training_with_rounding_recovers_what_rounding_cost() -> None:
 def test_training_without_batches_is_refused() -> None:
     module = Regression().eval()
     with pytest.raises(ValueError, match="no training batches"):
-        train_quantised(module, calibrate(module.net, ["0"], [(module.x,)]), [])
+        train_quantised(module, measure_ranges(module.net, ["0"], [(module.x,)]), [])
 
 
 @pytest.mark.parametrize("method", ["dynamic", "weight-only", "static"])
@@ -248,7 +248,7 @@ def test_a_file_of_weights_restores_the_answers(net: Net, method: str, tmp_path:
     x = torch.randn(8, 32)
     fresh, names = copy.deepcopy(net), ["expand", "contract"]
     if method == "static":
-        make_static(net, calibrate(net, names, [(x,)]))
+        make_static(net, measure_ranges(net, names, [(x,)]))
     elif method == "dynamic":
         make_dynamic(net, names)
     else:

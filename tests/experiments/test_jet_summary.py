@@ -86,5 +86,5 @@ def test_unknown_feature_list_is_named_with_a_hint() -> None:
 def test_file_of_something_else_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text("- {name: part_deta, shft: 2}\n")
-    with pytest.raises(ConfigError, match=r"bad.yaml holds no list of features"):
+    with pytest.raises(ConfigError, match=r"bad.yaml does not fit data.features"):
         feature_list(str(path))

@@ -47,7 +47,7 @@ def textbook(name: str, f: float) -> tuple[float, float]:
         "bregman": divergence(ratio),
         "mse": ((f - 1) ** 2, f**2),
         "square": ((1 - f) ** 2, (1 + f) ** 2),
-        "lsif": (-f, f**2 / 2),
+        "lsif": (-ratio, ratio**2 / 2),
         "kliep": (-math.log(ratio), ratio),
     }[name]
 
@@ -161,6 +161,12 @@ def test_bounded_losses_take_negative_weights_and_others_refuse(name: str) -> No
     else:
         with pytest.raises(ValueError, match=r"2 of 2 events have negative weights"):
             cls()(torch.zeros(2), label, weight)
+        assert cls().eval()(torch.zeros(2), label, weight).isfinite()
+
+
+def test_a_third_label_is_refused() -> None:
+    with pytest.raises(ValueError, match="labels 0 and 1, not for 2"):
+        Logistic()(torch.zeros(3), torch.tensor([0, 1, 2]), torch.ones(3))
 
 
 @pytest.mark.parametrize("name", ["bce", "lsif", "square"])

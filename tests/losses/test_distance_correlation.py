@@ -261,3 +261,10 @@ def test_descent_makes_a_score_independent() -> None:
 def test_what_makes_no_sense_is_refused(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_batch_without_events_has_no_correlation() -> None:
+    a, b, weight = (torch.zeros(0, requires_grad=i == 0) for i in range(3))
+    answer = distance_correlation(a, b, weight)
+    answer.backward()
+    assert answer == 0

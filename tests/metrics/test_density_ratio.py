@@ -88,6 +88,15 @@ def test_metrics_of_batches_are_those_of_all_events() -> None:
     assert metrics.effective_share() == pytest.approx(float(share))
 
 
+@pytest.mark.parametrize("shift", [-400.0, 400.0])
+def test_the_effective_share_knows_no_scale(shift: float) -> None:
+    metrics = DensityRatioMetrics(num_variables=0)
+    metrics.update(
+        torch.tensor([shift, shift + math.log(2)]), torch.zeros(2), torch.ones(2), torch.zeros(2, 0)
+    )
+    assert metrics.effective_share() == pytest.approx(0.9, rel=1e-4)
+
+
 def test_an_unknown_truth_gives_no_error() -> None:
     metrics = DensityRatioMetrics(num_variables=0)
     assert math.isnan(metrics.error())

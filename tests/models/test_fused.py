@@ -85,7 +85,7 @@ def test_attention_looks_from_the_objects_at_each_column() -> None:
     net = settle(make("attn"))
     inputs = draw_events()
     query = net.fusion.query(net.jagged(*inputs))  # (B, D)
-    tokens = net.fusion.tokens(net.flat(inputs[0]))  # (B, F, D)
+    tokens = net.flat(inputs[0])  # (B, F, D)
     assert tokens.shape == (4, 3, 64)
     attention = net.fusion.fuse.attention
     seen = torch.zeros_like(query)

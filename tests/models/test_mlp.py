@@ -80,3 +80,5 @@ def test_it_needs_columns_of_the_event_and_a_layer() -> None:
         make(hidden=())
     with pytest.raises(ValueError, match="leaves several vectors"):
         make(embedding=EmbeddingOptions(reduction="none"))
+    with pytest.raises(ValueError, match="embedding_dim=8 has no effect"):
+        make(embedding_dim=8, embedding=EmbeddingOptions(disable_embeddings=True))

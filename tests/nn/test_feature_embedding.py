@@ -15,6 +15,7 @@ from hepattn.nn.feature_embedding import (
     FeatureEmbedding,
     PostEmbeddingOptions,
     fit_inputs,
+    needs_fit,
 )
 from hepattn.nn.normalise import Feature
 from hepattn.nn.piecewise_linear import PiecewiseLinearOptions
@@ -241,8 +242,33 @@ def test_a_network_takes_what_it_needs_of_each_source() -> None:
     summaries = {name: summarise(draw(300) + shift) for name, shift in (("events", 0), ("jets", 9))}
     fit_inputs(network, summaries)
     assert not torch.equal(events.bins.start, jets.bins.start)
+    assert muons.normalise.is_fitted
+    other = FeatureEmbedding(FEATURES, DIM, BASE, "jets")
     with pytest.raises(ValueError, match=r"columns of jets need .* some of \['events'\]"):
-        fit_inputs(network, {"events": summaries["events"]})
+        fit_inputs(other, {"events": summaries["events"]})
+
+
+@pytest.mark.parametrize("numeric", ["linear", "piecewise_linear"])
+def test_a_loaded_network_keeps_its_statistics(numeric: str) -> None:
+    options = replace(TOKENS, numeric=numeric)
+    make_network = lambda: nn.ModuleList(  # noqa: E731
+        [FeatureEmbedding([Feature("x", fitted="standard")], DIM, options)]
+    )
+    fitted, loaded = make_network(), make_network()
+    assert needs_fit(loaded)
+    fit_inputs(fitted, {"events": summarise(torch.randn(300, 1))})
+    loaded.load_state_dict(fitted.state_dict())
+    assert not needs_fit(fitted)
+    assert not needs_fit(loaded)
+    fit_inputs(loaded, {"events": summarise(9 + torch.randn(300, 1))})
+    fit_inputs(loaded, {})
+    x = torch.randn(5, 1)
+    assert_close(loaded[0](x), fitted[0](x), rtol=0, atol=0)
+
+
+def test_a_network_without_anything_to_fit_needs_nothing() -> None:
+    assert not needs_fit(FeatureEmbedding(FEATURES, DIM, TOKENS))
+    assert not needs_fit(nn.Linear(2, 2))
 
 
 def test_bins_are_those_of_the_scaled_and_clipped_columns() -> None:

@@ -2,6 +2,9 @@
 
 # B events, N tokens, D features
 
+from dataclasses import replace
+
+import pytest
 import torch
 from torch.testing import assert_close
 
@@ -21,6 +24,13 @@ def test_with_residual_and_norm_it_is_an_ordinary_block() -> None:
     packing, plan = make_packing(VALID), make_plan(Full(), VALID)
     x = packing.pack(torch.randn(2, 4, 8))
     assert torch.equal(first(x, plan, packing, None), block(x, plan, packing, None))
+
+
+def test_attention_that_may_be_dropped_needs_the_residual() -> None:
+    options = replace(OPTIONS, drop_path=0.1)
+    FirstBlock(8, options, has_norm=False)
+    with pytest.raises(ValueError, match=r"drop_path=0.1 .* keep the residual"):
+        FirstBlock(8, options, has_residual=False)
 
 
 def test_without_residual_and_norm_attention_alone_reaches_the_dense_net() -> None:

@@ -117,6 +117,18 @@ def test_training_without_two_pairs_leaves_the_statistics(lengths: list[int]) ->
     assert_close(bias.state_dict(), before)
 
 
+@pytest.mark.parametrize("name", ["published", "extra"])
+@pytest.mark.parametrize("lengths", [[0, 0], [1, 0]])
+def test_training_without_two_pairs_gives_every_weight_a_gradient_of_zero(
+    name: str, lengths: list[int]
+) -> None:
+    bias = make(CASES[name]).train()
+    extra = torch.rand(2, 2, 2, bias.options.num_extra) if bias.options.num_extra else None
+    valid = torch.arange(2) < torch.tensor(lengths)[:, None]
+    bias(torch.rand(2, 2, 4), valid, extra)[:, :, :, 0].sum().backward()
+    assert all((parameter.grad == 0).all() for parameter in bias.parameters())
+
+
 def test_options_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="leave pairs out"):
         PairOptions(features=())

@@ -115,6 +115,24 @@ def test_learned_edges_start_near_the_quantiles_and_get_gradients() -> None:
     assert (encoding.edges.grad != 0).all()
 
 
+@pytest.mark.parametrize("unit", [1e-4, 1e4])
+@pytest.mark.parametrize("num_bins", [5, 200])
+def test_learned_bins_fill_whatever_the_range_of_a_column(unit: float, num_bins: int) -> None:
+    x = torch.randn(1001, 1)
+    expected, found = fit(x, num_bins, "learned")(x), fit(unit * x, num_bins, "learned")(unit * x)
+    assert (found.amax(0) == 1).all()
+    assert_close(found, expected, atol=1e-3, rtol=0)
+
+
+def test_a_learned_bin_that_has_closed_is_a_step() -> None:
+    encoding = fit(torch.rand(100, 1), 2, "learned")
+    for edges in ([0.0, 0.5, 0.5], [0.5, 0.5, 0.5]):
+        with torch.no_grad():
+            encoding.edges.copy_(torch.tensor([edges]))
+        out = encoding(torch.tensor([[0.4], [0.6]]))[:, 0, 1]
+        assert_close(out, torch.tensor([0.0, 1.0]))
+
+
 def test_learned_edges_that_have_crossed_are_put_in_order() -> None:
     x = torch.randn(100, 1)
     encoding = fit(x, 3, "learned")

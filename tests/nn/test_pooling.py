@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from hepattn.nn.attention import Attention, AttentionOptions
-from hepattn.nn.pooling import AttentionPooling, SeedPooling, kind_means, masked_mean
+from hepattn.nn.pooling import SeedPooling, kind_means, masked_mean
 from hepattn.ops.attention import Plan
 
 SIZES = (3, 1, 2)
@@ -41,32 +41,6 @@ def test_means_are_those_of_a_loop_over_the_real_objects(counts: list[tuple[int,
         for kind, part in enumerate([torch.cat(parts), *parts]):
             found = of_events[event] if kind == 0 else of_kinds[event, kind - 1]
             assert_close(found, part.mean(0) if len(part) else torch.zeros(4))
-
-
-def test_attention_pooling_weighs_by_the_softmax_of_its_scores() -> None:
-    pooling = AttentionPooling(4)
-    x, valid = draw([(3, 1, 2), (2, 0, 1), (0, 1, 0)])
-    found = pooling(x, valid)
-    for event in range(3):
-        real = x[event][valid[event]]
-        weight = (real @ pooling.score.weight[0]).exp()
-        assert_close(found[event], (weight @ real) / weight.sum())
-
-
-def test_attention_pooling_needs_no_mask_where_all_are_real() -> None:
-    pooling = AttentionPooling(4)
-    x = torch.randn(2, 5, 4)
-    assert_close(pooling(x), pooling(x, torch.ones(2, 5, dtype=torch.bool)))
-
-
-def test_attention_pooling_of_nothing_is_zero_with_finite_gradients() -> None:
-    pooling = AttentionPooling(4)
-    x, valid = draw([(0, 0, 0), (1, 0, 0)])
-    x.requires_grad_()
-    out = pooling(x, valid)
-    out.square().sum().backward()
-    assert (out[0] == 0).all()
-    assert all(leaf.grad.isfinite().all() for leaf in (x, *pooling.parameters()))
 
 
 class Attend(nn.Module):

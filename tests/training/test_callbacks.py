@@ -1,5 +1,5 @@
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from hepattn.nn.attention import AttentionOptions
 from hepattn.nn.encoder import Encoder
+from hepattn.nn.scaling import ScaledNetwork
 from hepattn.training.callbacks import (
     EMA,
     AttentionMaps,
@@ -21,6 +22,7 @@ from hepattn.training.callbacks import (
     PredictionWriter,
     ProcessMemory,
     RandomState,
+    StartWeights,
     Throughput,
 )
 from training.toy import ToyBatch, ToyModule, toy
@@ -71,9 +73,58 @@ def test_ema_validates_and_saves_the_ramped_average_from_the_first_step(
     assert_close(current, raw[3])
 
 
+def sanity_weights(monkeypatch: pytest.MonkeyPatch, *options: str) -> tuple[Tensor, Tensor]:
+    """Weights of a module at the first validation batch with an average, and of the last one."""
+    seen: list[Tensor] = []
+
+    def remember(self: ToyModule, *args: Any) -> None:
+        seen.append(self.net.layers[0].bias.clone())
+
+    monkeypatch.setattr(ToyModule, "update_metrics", remember)
+    options = ("--config", "ema", "--trainer.max_epochs", "1", *options)
+    cli = toy("fit", "--run.name", "averaged", *options)
+    return seen[0], cli.model.net.layers[0].bias.detach()
+
+
+def test_ema_averages_what_the_module_learns_in_its_setup(monkeypatch: pytest.MonkeyPatch) -> None:
+    def setup(self: ToyModule, stage: str) -> None:
+        with torch.no_grad():
+            self.net.layers[0].bias.fill_(7.0)
+
+    monkeypatch.setattr(ToyModule, "setup", setup)
+    first, _ = sanity_weights(monkeypatch)
+    assert_close(first, torch.full((4,), 7.0))
+
+
+def test_ema_averages_from_the_weights_of_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = toy("fit", "--trainer.max_epochs", "1").model.net.layers[0].bias.detach()
+    options = ("--run.weights", "runs/toy/ckpts/last.ckpt", "--model.optimizer.lr", "0.0")
+    first, last = sanity_weights(monkeypatch, *options)
+    assert_close(first, other)
+    assert_close(last, other)
+
+
 def test_ema_refuses_a_decay_that_never_moves() -> None:
     with pytest.raises(ValueError, match="decay=1"):
         EMA(decay=1.0)
+
+
+def test_weights_to_start_from_come_without_their_calibration() -> None:
+    class Calibrated(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = ScaledNetwork(torch.nn.Linear(3, 2), 2)
+
+    class Fitting:
+        ckpt_path = None
+
+    other, module = Calibrated(), Calibrated()
+    other.net.scaling.weight.fill_(2.0)
+    other.net.scaling.bias.fill_(3.0)
+    torch.save({"state_dict": other.state_dict()}, "other.ckpt")
+    StartWeights("other.ckpt").on_fit_start(Fitting(), module)
+    x = torch.randn(5, 3)
+    assert_close(module.net(x), other.net.network(x), rtol=0, atol=0)
 
 
 def test_nan_guard_saves_the_batch_of_errors_before_the_loss(
@@ -105,6 +156,30 @@ def test_nan_guard_names_and_saves_the_batch_and_spares_the_weights(
     batch = torch.load(RUN / "nan_batch.pt", weights_only=True)
     assert 103 in batch["event"].tolist()
     assert batch["hits"].isnan().any()
+
+
+class IndexedBatch(NamedTuple):
+    x: Tensor
+    index: Tensor
+
+
+@pytest.mark.parametrize(
+    ("batch", "named"),
+    [
+        (IndexedBatch(torch.ones(2), torch.tensor([41, 17])), "batch 3, events [41, 17];"),
+        ((torch.ones(2), torch.ones(2)), "batch 3;"),
+    ],
+)
+def test_nan_guard_names_events_by_their_index_too(batch: Any, named: str) -> None:
+    class Training:
+        global_step, current_epoch, global_rank = 5, 0, 0
+        fast_dev_run, default_root_dir = False, "."
+
+    guard = NanGuard()
+    guard.on_train_batch_start(Training(), None, batch, 3)
+    with pytest.raises(FloatingPointError) as error:
+        guard.on_before_backward(Training(), None, torch.tensor(float("nan")))
+    assert named in str(error.value)
 
 
 def test_nan_guard_names_the_parameter_of_a_bad_gradient(

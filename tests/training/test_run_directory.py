@@ -299,6 +299,15 @@ def test_a_training_starts_from_the_weights_of_another_run_and_nothing_else() ->
     assert second.trainer.global_step < first.trainer.global_step
 
 
+def test_other_weights_to_start_from_make_another_run() -> None:
+    without, null = {"model": 1}, {"model": 1, "run": {"name": "a", "weights": None}}
+    one, other = ({"model": 1, "run": {"weights": name}} for name in ("a.ckpt", "b.ckpt"))
+    assert list(config_differences(without, null)) == []
+    assert list(config_differences(one, {"model": 1, "run": {"weights": "a.ckpt"}})) == []
+    assert list(config_differences(one, other)) == ["run.weights: a.ckpt -> b.ckpt"]
+    assert len(list(config_differences(without, one))) == 1
+
+
 def test_weights_that_do_not_fit_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({"state_dict": {"net.other": torch.ones(1)}}, "other.ckpt")
     with pytest.raises(SystemExit):

@@ -75,7 +75,7 @@ class RangeObserver:
         return activation_range(low, high)
 
 
-def calibrate(
+def measure_ranges(
     network: nn.Module,
     names: Sequence[str],
     batches: Iterable[Inputs],

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
+from hepattn.data.error import DataError
 from hepattn.deploy.calibration import (
     CalibrationOptions,
     Method,
@@ -74,7 +75,7 @@ def calibrate(
             and ``weight``.
         path: Checkpoint to write.
         folder: Where to write ``metrics.json`` and ``reliability.png``: of the calibration split,
-            and of the test split where that has labels.
+            and of the test split where there is one with labels.
         options: How to fit.
         weights: Whether events weigh what the data says, its absolute value, or all the same.
 
@@ -97,8 +98,9 @@ def calibrate(
             f"the fit did not reach its minimum in {max(fitted.steps)} steps (gradient "
             f"{fitted.gradient:.2g}); raise --max_iter, or take --optimizer lbfgs_line_search"
         )
-    test = list(_score(loaded, loaded.test_batches(), weights))
-    splits = {"calib": join(batches), **({"test": join(test)} if test else {})}
+    splits = {"calib": join(batches)}
+    if test := _score_test(loaded, weights):
+        splits["test"] = join(test)
     _write_report(folder, splits, fitted, options, weights, loaded.checkpoint.name)
     net.scaling.weight.copy_(fitted.weight)
     net.scaling.bias.copy_(fitted.bias)
@@ -117,6 +119,15 @@ def _calibration_batches(loaded: LoadedRun) -> Iterable[Any]:
     loaded.data.prepare_data()
     loaded.data.setup("test")
     return make()
+
+
+def _score_test(loaded: LoadedRun, weights: Weights) -> list[Scored]:
+    """The test events with labels; nothing where the run has none."""
+    try:
+        return list(_score(loaded, loaded.test_batches(), weights))
+    except DataError as error:
+        rank_zero_warn(f"the report is of the calibration split alone: {error}")
+        return []
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ from hepattn.training.load import LoadedRun
 from hepattn.training.module import BaseModule
 from hepattn.training.run_directory import write_atomically
 
-TOLERANCE = 1e-3
+TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ def export(
 
     They are compared on test events: batches as they come, first events alone, and batches cut to
     half their length. Where the module says that the number of tokens is fixed, it is so in the
-    file, and instead of being cut batches are compared with all slots real, with none, and with
-    none of each kind of object. A file with other answers is not left behind.
+    file, and instead of being cut batches are compared with all slots real, with none, with none
+    of each kind of object, and with NaN in padding. A file with other answers is not left behind.
 
     Args:
         loaded: The run. Its module must define ``network_inputs``.
@@ -70,7 +70,7 @@ def export(
 
     Raises:
         FileExistsError: If one of the files exists.
-        ConfigError: If the answers differ by more than 0.001, a suffix or number is wrong, or
+        ConfigError: If the answers differ by more than 0.0001, a suffix or number is wrong, or
             probabilities are wanted of something else than the classes of the data.
         ImportError: If the extra ``deploy`` is not installed.
     """

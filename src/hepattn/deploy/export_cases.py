@@ -51,6 +51,7 @@ def paddings(batches: Sequence[Inputs], names: Sequence[str]) -> Iterator[Case]:
         if not kinds:
             continue
         yield Case("all slots real", _fill(batch, place))
+        yield Case("NaN in padding", _spoil(batch, place))
         valid, behind = batch[place], batch[place + 1 :]
         yield Case("no objects", (*batch[:place], torch.zeros_like(valid), *behind))
         for name, slots in zip(names[place + 1 :], _slots(kinds), strict=True):
@@ -65,6 +66,18 @@ def _slots(kinds: Inputs) -> Iterator[slice]:
     for kind in kinds:
         yield slice(first, first + kind.shape[1])
         first += kind.shape[1]
+
+
+def _spoil(batch: Inputs, place: int) -> Inputs:
+    """Put NaN into each padded slot."""
+    spoilt = [x.clone() for x in batch]
+    padded = ~batch[place]
+    for x in spoilt[:place]:
+        if x.dim() == 3:
+            x[padded] = torch.nan
+    for kind, slots in zip(spoilt[place + 1 :], _slots(batch[place + 1 :]), strict=True):
+        kind[padded[:, slots]] = torch.nan
+    return tuple(spoilt)
 
 
 def _fill(batch: Inputs, place: int) -> Inputs:

@@ -7,7 +7,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from hepattn.deploy.activation_ranges import calibrate, make_dynamic, make_static
+from hepattn.deploy.activation_ranges import make_dynamic, make_static, measure_ranges
 from hepattn.deploy.quantised_layers import Inputs, called_layers
 from hepattn.nn.attention import set_backend
 from hepattn.ops.attention import BackendName
@@ -42,7 +42,7 @@ def make_variant(
         inputs = list(training_inputs())
         names = list(called_layers(network, inputs[:1]))
         if variant == "int8":
-            make_static(network, calibrate(network, names, inputs))
+            make_static(network, measure_ranges(network, names, inputs))
         else:
             make_dynamic(network, names)
     else:

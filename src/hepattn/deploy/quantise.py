@@ -16,7 +16,12 @@ from rich.progress import Progress
 from rich.table import Table
 from torch import nn
 
-from hepattn.deploy.activation_ranges import calibrate, make_dynamic, make_static, train_quantised
+from hepattn.deploy.activation_ranges import (
+    make_dynamic,
+    make_static,
+    measure_ranges,
+    train_quantised,
+)
 from hepattn.deploy.command import open_run, run_parser
 from hepattn.deploy.evaluation import Inputs, Judgement, forwards, judge
 from hepattn.deploy.int8 import has_onednn
@@ -120,7 +125,7 @@ def quantise_network(
     else:
         seen = islice(training_batches(), options.num_batches)
         inputs = (module.network_inputs(batch) for batch in seen)
-        ranges = calibrate(network, names, inputs, options.range_rule)
+        ranges = measure_ranges(network, names, inputs, options.range_rule)
         if method == "static":
             make_static(network, ranges)
         else:

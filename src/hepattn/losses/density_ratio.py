@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hepattn.losses.event import EventLoss, Normalise
+from hepattn.losses.event import EventLoss, Normalise, require_two_classes
 
 
 class DensityRatioLoss(EventLoss):
@@ -76,6 +76,7 @@ class DensityRatioLoss(EventLoss):
 
     def per_event(self, logit: Tensor, label: Tensor) -> Tensor:
         """Compute the cost of each event, whose output (B) is ``logit``."""
+        require_two_classes(label, self)
         numerator, denominator = self.costs(logit)
         return torch.where(label == 1, numerator, denominator)
 
@@ -91,8 +92,8 @@ class DensityRatioLoss(EventLoss):
             A scalar; zero, with gradients of zero, where all weights are.
 
         Raises:
-            ValueError: If ``f`` has another dimension, or a weight is negative and the loss
-                neither bounded below nor told to take it.
+            ValueError: If ``f`` has another dimension, a label is above 1, or a weight is negative
+                in training and the loss neither bounded below nor told to take it.
         """
         if f.ndim != 1:
             raise ValueError(f"f has shape {tuple(f.shape)}, but must have one output an event (B)")
@@ -200,24 +201,21 @@ class Square(DensityRatioLoss):
         return _log_odds((_single(f) + 1) / 2)
 
 
-class LSIF(DensityRatioLoss):
-    """Least-squares importance fitting: -f and f²/2, with r = f, cut to at least 10⁻⁶."""
-
-    def costs(self, f: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute both costs; see `DensityRatioLoss.costs`."""
-        return -f, f.square() / 2
-
-    def log_ratio(self, f: Tensor) -> Tensor:
-        """Compute the logarithm of the ratio; see `DensityRatioLoss.log_ratio`."""
-        return _single(f).clamp(min=1e-6).log()
-
-
 class PositiveRatioLoss(DensityRatioLoss):
     """What losses of the ratio itself share: r = log(1 + eᶠ), which is positive."""
 
     def log_ratio(self, f: Tensor) -> Tensor:
         """Compute the logarithm of the ratio; see `DensityRatioLoss.log_ratio`."""
         return _log_softplus(_single(f))
+
+
+class LSIF(PositiveRatioLoss):
+    """Least-squares importance fitting: -r and r²/2, with r = log(1 + eᶠ)."""
+
+    def costs(self, f: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute both costs; see `DensityRatioLoss.costs`."""
+        ratio = F.softplus(f)
+        return -ratio, ratio.square() / 2
 
 
 class KLIEP(PositiveRatioLoss):

@@ -34,13 +34,15 @@ def distance_correlation(
             many that they fit the cache of a processor, or fill another device.
 
     Returns:
-        A scalar. Zero, with gradients of zero, where a variable is constant or no event has a
-        weight. Events with a number that is not finite do not count.
+        A scalar. Zero, with gradients of zero, where a variable is constant, no event has a
+        weight, or there are no events. Events with a number that is not finite do not count.
 
     Raises:
         ValueError: If the power or the block size is not positive.
     """
     _check(power, block_size)
+    if not len(a):
+        return (a + b).sum()
     block_size = block_size or max(1, _NUM_PAIRS[a.device.type == "cpu"] // max(1, len(a)))
     dtype = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
     counts = a.isfinite() & b.isfinite() & (weight > 0)

@@ -2,13 +2,9 @@
 
 # B events, O outputs: one for two classes, else one a class
 
-import inspect
-import warnings
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-import pytorch_optimizer
 import torch
-from pytorch_optimizer import get_supported_loss_functions
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,13 +19,14 @@ class EventLoss(nn.Module):
     and ``skipped`` is then True.
 
     With a negative weight the loss falls without end as an event's own loss grows, unless that has
-    a highest value, which ``bounded_below`` says. Other losses refuse negative weights.
+    a highest value, which ``bounded_below`` says. Other losses refuse negative weights in training;
+    in evaluation mode they are what they are.
 
     Args:
         normalise: What the weighted sum is divided by: the sum of the absolute ``weights``, or the
             number of events (``count``).
-        allow_negative_weights: Whether to take negative weights even if the loss is not bounded
-            below with them.
+        allow_negative_weights: Whether to train with negative weights even if the loss is not
+            bounded below with them.
 
     Raises:
         ValueError: If ``normalise`` is none of the two.
@@ -73,8 +70,8 @@ class EventLoss(nn.Module):
             A scalar; zero, with gradients of zero, where all weights are.
 
         Raises:
-            ValueError: If a weight is negative and the loss neither bounded below nor told to
-                take it, or if the outputs do not fit the loss.
+            ValueError: If a weight is negative in training and the loss neither bounded below nor
+                told to take it, or if outputs or labels do not fit the loss.
         """
         weight = self._weights(label, weight)
         self.skipped = (weight == 0).all()
@@ -89,7 +86,7 @@ class EventLoss(nn.Module):
         """Weights that count, zero for events without a label (B)."""
         weight = weight.to(torch.promote_types(weight.dtype, torch.float32))
         weight = weight.masked_fill(label < 0, 0)
-        if not (self.bounded_below or self.allow_negative_weights):
+        if self.training and not (self.bounded_below or self.allow_negative_weights):
             num_negative = int((weight < 0).sum())
             if num_negative:
                 raise ValueError(
@@ -105,7 +102,7 @@ class EventBinaryCrossEntropy(EventLoss):
 
     def per_event(self, logit: Tensor, label: Tensor) -> Tensor:
         """Compute the loss of each event; arguments as in `EventLoss.per_event`, O = 1."""
-        logit = one_output(logit, self)
+        logit = one_output(logit, label, self)
         return F.binary_cross_entropy_with_logits(logit, label.to(logit.dtype), reduction="none")
 
 
@@ -119,83 +116,45 @@ class EventSquaredError(EventLoss):
     def per_event(self, logit: Tensor, label: Tensor) -> Tensor:
         """Compute the loss of each event; arguments as in `EventLoss.per_event`."""
         if logit.shape[1] == 1:
-            return (logit.squeeze(1) - label).square()
+            return (one_output(logit, label, self) - label).square()
         return (logit - F.one_hot(label, logit.shape[1])).square().mean(1)
 
 
-class OptimizerLoss(EventLoss):
-    """A loss of the package pytorch_optimizer, by its name.
-
-    Losses of single events fit; those that compare sums over many events or pixels (Dice, F1,
-    Jaccard, Tversky) say nothing about one event and are refused. A loss that can only average is
-    asked for each event alone, which is exact.
-
-    Args:
-        name: Name of the class, in upper or lower case.
-        params: Its options by name.
-        normalise: As in `EventLoss`.
-        allow_negative_weights: As in `EventLoss`.
-
-    Raises:
-        ImportError: If pytorch_optimizer is not installed.
-        ValueError: If there is no such loss, it does not fit, or an option is unknown, missing or
-            decided here.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        params: dict[str, Any] | None = None,
-        normalise: Normalise = "weights",
-        allow_negative_weights: bool = False,
-    ) -> None:
-        super().__init__(normalise, allow_negative_weights)
-        cls, self.wants = _find(name)
-        params = params or {}
-        accepted = inspect.signature(cls).parameters
-        known = [option for option in accepted if option not in _DECIDED]
-        if wrong := [option for option in params if option not in known]:
-            raise ValueError(f"{cls.__name__} has no option {wrong} here, only {known}")
-        needed = [option for option in known if accepted[option].default is inspect.Parameter.empty]
-        if missing := [option for option in needed if option not in params]:
-            raise ValueError(f"{cls.__name__} needs {missing}: give them in params")
-        self.averages_only = "reduction" not in accepted
-        self.loss = cls(**params) if self.averages_only else cls(**params, reduction="none")
-        tempered = "BiTempered" in cls.__name__ and params["t1"] < 1
-        self.bounded_below = tempered or cls.__name__ in _BOUNDED
-
-    def per_event(self, logit: Tensor, label: Tensor) -> Tensor:
-        """Compute the loss of each event; arguments as in `EventLoss.per_event`."""
-        if self.wants == "classes":
-            several_outputs(logit, self)
-        else:
-            label = label.to(logit.dtype).unsqueeze(1)  # (B, 1)
-            logit = one_output(logit, self).unsqueeze(1)  # (B, 1)
-            if self.wants == "probability":
-                logit = logit.sigmoid()
-        if self.averages_only:
-            with warnings.catch_warnings():  # a part of it loops over the events
-                warnings.filterwarnings("ignore", ".*performance drop", UserWarning)
-                return torch.vmap(self.loss)(logit.unsqueeze(1), label.unsqueeze(1))  # one by one
-        return self.loss(logit, label).flatten()
-
-
-def one_output(logit: Tensor, loss: nn.Module) -> Tensor:
-    """Take the one score (B) of each event out of (B, 1).
+def one_output(logit: Tensor, label: Tensor, loss: nn.Module) -> Tensor:
+    """Take the one score (B) of each event of two classes out of (B, 1).
 
     Args:
         logit: Scores.
+        label: Number of the true class (B).
         loss: What asks, for the message.
 
     Raises:
-        ValueError: If there are several.
+        ValueError: If there are several, or labels of more than two classes.
     """
     if logit.shape[1] != 1:
         raise ValueError(
             f"{type(loss).__name__} is for two classes and one output, not for {logit.shape[1]}: "
             "choose a loss of several classes"
         )
+    require_two_classes(label, loss)
     return logit.squeeze(1)
+
+
+def require_two_classes(label: Tensor, loss: nn.Module) -> None:
+    """Refuse labels above 1, on the CPU alone: elsewhere to look at them would cost a wait.
+
+    Args:
+        label: Number of the true class (B).
+        loss: What asks, for the message.
+
+    Raises:
+        ValueError: If one is above 1.
+    """
+    if label.device.type == "cpu" and (label > 1).any():
+        raise ValueError(
+            f"{type(loss).__name__} is for labels 0 and 1, not for {int(label.max())}: choose a "
+            "loss of several classes"
+        )
 
 
 def several_outputs(logit: Tensor, loss: nn.Module) -> None:
@@ -213,30 +172,3 @@ def several_outputs(logit: Tensor, loss: nn.Module) -> None:
             f"{type(loss).__name__} needs one output for each of several classes, not a single "
             "one: choose a loss of two classes"
         )
-
-
-_FITTING: dict[str, Literal["probability", "logit", "classes"]] = {
-    "BCELoss": "probability",
-    "BCEFocalLoss": "probability",
-    "FocalLoss": "logit",
-    "BinaryBiTemperedLogisticLoss": "logit",
-    "LovaszHingeLoss": "logit",
-    "BiTemperedLogisticLoss": "classes",
-    "FocalCosineLoss": "classes",
-    "LDAMLoss": "classes",
-}
-"""Losses of pytorch_optimizer that are losses of single events, and what they want to see."""
-_BOUNDED = ("BCELoss", "BCEFocalLoss", "FocalCosineLoss")  # clamped, or of scaled scores
-_DECIDED = ("reduction", "weight", "ignore_index", "per_image")  # weights of events decide these
-
-
-def _find(name: str) -> tuple[type[nn.Module], Literal["probability", "logit", "classes"]]:
-    for fitting, wants in _FITTING.items():
-        if fitting.lower() == name.lower():
-            return getattr(pytorch_optimizer, fitting), wants
-    is_there = name.lower() in get_supported_loss_functions()
-    problem = "compares sums over events, not single events" if is_there else "is not one of them"
-    raise ValueError(
-        f"name={name!r} must be a loss of pytorch_optimizer that fits, but {problem}: choose one "
-        f"of {sorted(_FITTING)}"
-    )

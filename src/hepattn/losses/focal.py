@@ -46,7 +46,7 @@ class SigmoidFocal(EventFocal):
 
     def per_event(self, logit: Tensor, label: Tensor) -> Tensor:
         """Compute the loss of each event; arguments as in `EventLoss.per_event`, O = 1."""
-        logit = one_output(logit, self)  # (B)
+        logit = one_output(logit, label, self)  # (B)
         target = label.to(logit.dtype) * (1 - self.smoothing) + self.smoothing / 2
         cross_entropy = F.binary_cross_entropy_with_logits(logit, target, reduction="none")
         wrong = target * (-logit).sigmoid() + (1 - target) * logit.sigmoid()

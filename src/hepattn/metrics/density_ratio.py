@@ -122,9 +122,10 @@ class DensityRatioMetrics(Metric):
     def effective_share(self) -> float:
         """Effective number of the reweighted denominator's events, by their number; NaN of none."""
         chosen = self._all("label") == 0
-        reweighted = self._all("weight")[chosen] * self._all("log_ratio")[chosen].exp()
-        if not len(reweighted):
+        if not chosen.any():
             return float("nan")
+        log_ratio = self._all("log_ratio")[chosen]
+        reweighted = self._all("weight")[chosen] * (log_ratio - log_ratio.max()).exp()
         return float(effective_number(reweighted)) / len(reweighted)
 
     def _all(self, name: str) -> Tensor:

@@ -192,24 +192,39 @@ class EventMetrics(Metric):
         return Rejection(value, low, high)
 
     def significance(
-        self, signal: Group = (1,), background: Group = (0,), num_thresholds: int = 200
+        self,
+        signal: Group = (1,),
+        background: Group = (0,),
+        num_thresholds: int = 200,
+        scale: float = 1.0,
     ) -> SignificanceScan:
         """Expected significance of cuts on the probability of the signal, and of its histogram.
 
-        Weights have to be expected numbers of events.
+        Weights times the scale have to be expected numbers of events.
 
         Args:
             signal: Numbers of the signal classes.
             background: Numbers of the background classes.
             num_thresholds: Number of cuts.
+            scale: Factor of all weights, such as 10 for a test that has a tenth of all events.
         """
         score, is_signal, weight = self.discriminant(signal, background)
-        return significance_scan(score.sigmoid(), is_signal, weight, num_thresholds)
+        return significance_scan(score.sigmoid(), is_signal, scale * weight, num_thresholds)
 
     def reliability(self, num_bins: int = 15) -> Reliability:
         """Compare the probabilities with what happened, see `metrics.calibration.reliability`."""
         score, label, weight = self.collected()
         return reliability(score.exp(), label, weight, num_bins)
+
+    def odds(self, signal: Group, background: Group) -> Tensor:
+        """Log of the odds of the signal's classes against those of the background (J).
+
+        Args:
+            signal: Numbers of the signal classes.
+            background: Numbers of the background classes.
+        """
+        score = self.collected()[0]
+        return score[:, list(signal)].logsumexp(-1) - score[:, list(background)].logsumexp(-1)
 
     def discriminant(self, signal: Group, background: Group) -> tuple[Tensor, Tensor, Tensor]:
         """Score the events of two groups of classes.
@@ -230,11 +245,10 @@ class EventMetrics(Metric):
             raise ValueError(
                 f"signal={signal} and background={background} must name different classes"
             )
-        score, label, weight = self.collected()
+        _, label, weight = self.collected()
         is_signal = torch.isin(label, torch.tensor(signal, device=label.device))
         chosen = is_signal | torch.isin(label, torch.tensor(background, device=label.device))
-        odds = score[:, signal].logsumexp(-1) - score[:, background].logsumexp(-1)  # (J)
-        return odds[chosen], is_signal[chosen], weight[chosen]
+        return self.odds(signal, background)[chosen], is_signal[chosen], weight[chosen]
 
 
 def passing(score: Tensor, is_signal: Tensor, weight: Tensor) -> Passing:

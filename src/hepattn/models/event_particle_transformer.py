@@ -59,8 +59,8 @@ class ParticleAttention:
         missing = [kind for kind in kinds if kind not in schema.with_vectors]
         if missing:
             raise ValueError(
-                f"particle_attention needs the four-vectors of {missing}; let the data make them, "
-                f"or name other kinds in objects: {list(schema.with_vectors)} have some"
+                f"particle_attention needs the four-vectors of {missing}; give them a momentum in "
+                f"data.inputs, or name other kinds in objects: {list(schema.with_vectors)} have one"
             )
         return kinds
 

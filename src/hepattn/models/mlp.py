@@ -31,7 +31,7 @@ class MLP(nn.Module):
 
     Raises:
         ValueError: If events have no columns, there is no hidden layer, or
-            the embedding leaves several vectors for an event.
+            the embedding leaves several vectors for an event, or none that ``embedding_dim`` is of.
     """
 
     def __init__(
@@ -53,6 +53,11 @@ class MLP(nn.Module):
         if embedding.reduction == "none":
             raise ValueError(
                 "embedding.reduction='none' leaves several vectors for an event; choose another"
+            )
+        if embedding.disable_embeddings and embedding_dim is not None:
+            raise ValueError(
+                f"embedding_dim={embedding_dim} has no effect with embedding.disable_embeddings; "
+                "leave it out"
             )
         self.embedding = FeatureEmbedding(features, embedding_dim or hidden[0], embedding, "events")
         layers: list[nn.Module] = []

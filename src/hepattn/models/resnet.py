@@ -33,7 +33,7 @@ class ResNet(nn.Module):
 
     Raises:
         ValueError: If events have no columns, there is no block or nothing in it, or
-            the embedding leaves several vectors for an event.
+            the embedding leaves several vectors for an event, or none that ``embedding_dim`` is of.
     """
 
     def __init__(
@@ -56,6 +56,11 @@ class ResNet(nn.Module):
         if embedding.reduction == "none":
             raise ValueError(
                 "embedding.reduction='none' leaves several vectors for an event; choose another"
+            )
+        if embedding.disable_embeddings and embedding_dim is not None:
+            raise ValueError(
+                f"embedding_dim={embedding_dim} has no effect with embedding.disable_embeddings; "
+                "leave it out"
             )
         self.embedding = FeatureEmbedding(features, embedding_dim or hidden[0], embedding, "events")
         dim_in = self.embedding.dim_out

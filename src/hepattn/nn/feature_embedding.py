@@ -134,7 +134,6 @@ class FeatureEmbedding(nn.Module):
         dim_out: How many numbers the answer has for an event, an object, or with the reduction
             ``none`` a column.
         names: The columns in the order of the vectors with the reduction ``none``.
-        needs_fit: Whether statistics of the training split are needed, see `fit_inputs`.
 
     Raises:
         ValueError: If an option is not for this source.
@@ -173,7 +172,11 @@ class FeatureEmbedding(nn.Module):
         post = PostEmbedding(dim, options.post) if has_post else None
         self.column_post, self.post = (post, None) if is_flat else (None, post)
         self.bins = None if self.tokens is None else self.tokens.bins
-        self.needs_fit = self.normalise.needs_fit or self.bins is not None
+
+    @property
+    def needs_fit(self) -> bool:
+        """Whether statistics of the training split are still needed, see `fit_inputs`."""
+        return not (self.normalise.is_fitted and (self.bins is None or self.bins.is_fitted))
 
     def fit(self, summary: ColumnSummary) -> None:
         """Take scalings and bins from the training split.
@@ -221,8 +224,19 @@ class FeatureEmbedding(nn.Module):
         return self.reduction(self.tokens(x))
 
 
+def needs_fit(network: nn.Module) -> bool:
+    """Whether a network still needs statistics of the training split, see `fit_inputs`.
+
+    Args:
+        network: Any module.
+    """
+    return any(isinstance(m, FeatureEmbedding) and m.needs_fit for m in network.modules())
+
+
 def fit_inputs(network: nn.Module, summaries: Mapping[str, ColumnSummary]) -> None:
     """Let a network take from the training split what it needs of it: scalings and bins.
+
+    What has been taken already, or loaded with the weights, stays as it is.
 
     Args:
         network: Any module with `FeatureEmbedding` in it.

@@ -19,6 +19,9 @@ class FirstBlock(ParticleBlock):
         options: What the blocks of a network share.
         has_residual: Whether attention's update is added to the tokens; else it replaces them.
         has_norm: Whether a norm comes before attention.
+
+    Raises:
+        ValueError: If nothing would be left of an event whose attention is dropped.
     """
 
     def __init__(
@@ -30,6 +33,11 @@ class FirstBlock(ParticleBlock):
         has_norm: bool = True,
     ) -> None:
         super().__init__(dim, options)
+        if not has_residual and options.drop_path > 0:
+            raise ValueError(
+                f"drop_path={options.drop_path} would drop all that is known of an event where the "
+                "first block has no residual; set drop_path to 0 or keep the residual"
+            )
         self.has_residual = has_residual
         if not has_norm:
             self.attention_norm = nn.Identity()

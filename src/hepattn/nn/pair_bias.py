@@ -203,7 +203,9 @@ class PairBias(nn.Module):
         """Compute the bias of each pair of all groups (H, P)."""
         num_pairs = sum(len(each.first) for each in pairs)
         if num_pairs <= self.training:  # a batch normalisation in training needs two
-            return groups[0].particles.pt.new_zeros(self.num_heads, num_pairs)
+            # sums of nothing: gradients of zero, which processes that train together wait for
+            zero = sum(parameter.flatten()[:0].sum() for parameter in self.parameters())
+            return groups[0].particles.pt.new_zeros(self.num_heads, num_pairs) + zero
         values = []
         if self.network is not None:
             parts = [self._features_of(*each) for each in zip(groups, pairs, strict=True)]

@@ -153,9 +153,11 @@ class ParticleEncoder(nn.Module):
     def _is_packed(self, x: Tensor, packing: Packing) -> bool:
         """Tell whether events attend by themselves, those of equal length together.
 
-        That is fastest on the CPU, without gradients.
+        That is fastest on the CPU, without gradients, where every block has the bias: others would
+        need a mask of all particles. In training blocks drop whole events, which are then rows.
         """
-        if packing.index is None or self.pair_bias is None or torch.is_grad_enabled():
+        is_biased = self.pair_bias is not None and self.num_biased_blocks == len(self.blocks)
+        if packing.index is None or not is_biased or self.training or torch.is_grad_enabled():
             return False
         layers = [block.attention for block in self.blocks]
         return self._is_free(x) and all(

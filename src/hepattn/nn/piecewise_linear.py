@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hepattn.nn.activation import ActivationName
 
-MIN_WIDTH = 1e-3  # of a learned bin, in units of the scaled column
+MIN_WIDTH = 0.01  # of a learned bin, as a share of the mean width
 LARGE = 1e30  # stands for infinity, which times zero is not a number
 
 
@@ -124,7 +124,10 @@ class PiecewiseLinearEncoding(nn.Module):
         if self.edges is None:
             return ((x - self.start) * self.inverse_width).clamp(0, 1)
         edges = self.edges.sort(-1).values  # (F, T + 1)
-        return ((x - edges[:, :-1]) / edges.diff(dim=-1).clamp(min=MIN_WIDTH)).clamp(0, 1)
+        width = edges.diff(dim=-1)  # (F, T)
+        least = MIN_WIDTH * width.detach().mean(-1, keepdim=True)
+        least = least.clamp(min=torch.finfo(width.dtype).tiny)
+        return ((x - edges[:, :-1]) / torch.maximum(width, least)).clamp(0, 1)
 
 
 def _note_whether_fitted(encoding: PiecewiseLinearEncoding, _: object) -> None:

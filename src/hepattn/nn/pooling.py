@@ -46,36 +46,6 @@ def any_of_kind(valid: Tensor, sizes: Sequence[int]) -> Tensor:
     return torch.stack([real.any(1) for real in valid.split(list(sizes), 1)], 1)
 
 
-class AttentionPooling(nn.Module):
-    """Average with weights that a linear map gives the objects: their softmax over the event.
-
-    Args:
-        dim: Number of features D.
-    """
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.score = nn.Linear(dim, 1, bias=False)  # a softmax undoes a bias
-
-    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Pool.
-
-        Args:
-            x: Objects (..., N, D); anything at padded slots.
-            valid: True for real objects (..., N); None where all of them are.
-
-        Returns:
-            (..., D); zero for an event without objects.
-        """
-        if valid is None:
-            return (self.score(x).softmax(-2) * x).sum(-2)
-        hidden = ~valid.unsqueeze(-1)
-        x = x.masked_fill(hidden, 0.0)
-        score = self.score(x)  # (..., N, 1)
-        score = score.masked_fill(hidden, torch.finfo(score.dtype).min)
-        return (score.softmax(-2) * x).sum(-2)  # (..., D)
-
-
 class CrossBlock(Protocol):
     """What lets tokens see others, such as a block of a Set Transformer."""
 

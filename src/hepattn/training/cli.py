@@ -168,9 +168,6 @@ class TrainingCLI(LightningCLI):
             RandomState(),
             RunRecorder(self.run_directory, self.config_text, seed, experiment),
         ]
-        weights = self._get(self.config, "run").weights
-        if weights is not None and self.subcommand == "fit":
-            ours.append(StartWeights(weights))
         if config.get("fast_dev_run"):  # Lightning would still save the last checkpoint
             given = [c for c in given if not isinstance(c, ModelCheckpoint)]
         elif config.get("enable_checkpointing") is not False:
@@ -178,7 +175,10 @@ class TrainingCLI(LightningCLI):
         writes = self.subcommand in {"test", "predict"}
         if writes and not any(isinstance(c, PredictionWriter) for c in given):
             ours.append(PredictionWriter())
-        config["callbacks"] = given + ours
+        weights = self._get(self.config, "run").weights
+        starts = [StartWeights(weights)] if weights is not None and self.subcommand == "fit" else []
+        # first, so that what copies the weights at the start, such as an average, gets these
+        config["callbacks"] = [*starts, *given, *ours]
         return super()._instantiate_trainer(config, callbacks)
 
     def _checkpoints(self, given: list[Callback], *, has_validation: bool) -> list[Callback]:

@@ -44,12 +44,14 @@ def plot_confusion(counts: Tensor, classes: Sequence[str]) -> Figure:
     """Draw where the events of each class go, as shares of the class.
 
     Args:
-        counts: Events by true class and chosen class (C, C).
+        counts: Events, or the sums of their weights, by true class and chosen class (C, C). The
+            shares of a class without any are 0.
         classes: Names of the classes.
     """
     figure, (axis,) = new_figure()
     counts = counts.cpu().numpy()
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)  # (C, C)
+    totals = counts.sum(1, keepdims=True)  # (C, 1)
+    shares = counts / np.where(totals > 0, totals, 1)  # (C, C)
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     places = range(len(classes))
     axis.set_xticks(places, classes, rotation=90)

@@ -128,7 +128,9 @@ def _build(
     if "compile" in kept["model"]:
         kept["model"]["compile"] = False
     try:
-        config = parser.parse_args(["--run_config", yaml.safe_dump(kept), *overrides])
+        config = parser.parse_args(
+            ["--run_config", yaml.safe_dump(kept, sort_keys=False), *overrides]
+        )
     except ArgumentError as error:
         raise ConfigError(parser.summarise(str(error))) from error
     built = _instantiate(parser, config)

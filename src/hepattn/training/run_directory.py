@@ -9,7 +9,8 @@ import torch
 import yaml
 
 # What may change between the start of a run and its continuation: how long to train, where and
-# how to report, and how a machine feeds the data. Everything else makes another run.
+# how to report, and how a machine feeds the data. Everything else makes another run, also the
+# weights to start from, the one option of ``run`` that changes what is trained.
 RESUME_KEYS = ("run", "ckpt_path", "weights_only")
 RESUME_TRAINER_KEYS = (
     "max_epochs",
@@ -187,6 +188,7 @@ def config_differences(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str
 
 def _identity(config: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in config.items() if key not in RESUME_KEYS}
+    kept["run"] = {"weights": (config.get("run") or {}).get("weights")}
     trainer = dict(kept.get("trainer") or {})
     callbacks = trainer.get("callbacks") or []
     callbacks = callbacks if isinstance(callbacks, list) else [callbacks]

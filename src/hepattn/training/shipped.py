@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
 
 from hepattn.training.configs import ConfigError, did_you_mean
 
@@ -27,9 +28,8 @@ def read_shipped(name: str, kind: type, folder: Path, option: str) -> Any:
         raise ConfigError(f"{option}: there is no list or file {name!r}{hint}")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--content", type=kind)
-    indented = path.read_text().replace("\n", "\n  ")
     try:
-        parsed = parser.parse_string(f"content:\n  {indented}")
-    except Exception as error:
+        content = yaml.safe_load(path.read_text()) or {}  # what is empty lacks something
+        return parser.instantiate(parser.parse_object({"content": content})).content
+    except (yaml.YAMLError, ArgumentError, ValueError) as error:  # the last of constructors
         raise ConfigError(f"{path} does not fit {option}: {error}") from error
-    return parser.instantiate(parsed).content

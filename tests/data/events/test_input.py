@@ -155,6 +155,17 @@ def test_events_to_predict_need_no_labels_and_weights(tmp_path: Path) -> None:
     assert dataset.batch.index.tolist() == list(range(60))
 
 
+def test_events_to_predict_may_be_of_unknown_processes(source: EventSource, tmp_path: Path) -> None:
+    number = TABLES["events"]["label"]
+    some = replace(INPUT, labels=Labels(classes={"a": ["wjets", "zjets"], "b": ["signal"]}))
+    label = EventDataset(source, some, labelled=False).label
+    assert (label == np.select([number == 5, number == 1], [1, 0], -1)).all()
+    path = write_ours(tmp_path / "a.h5", TABLES)
+    with h5py.File(path, "a") as file:
+        file.attrs["classes"] = "{}"
+    assert (EventDataset(open_events(path), INPUT, labelled=False).label == -1).all()
+
+
 def test_pieces_do_not_change_the_events(source: EventSource) -> None:
     whole = INPUT.read(source, 0, 60)
     pieces = list(INPUT.chunks(source, chunk_size=7))

@@ -76,6 +76,12 @@ def test_selected_events_meet_all_conditions() -> None:
     assert selection.columns == {"is_tight", "pt"}
 
 
+def test_selected_values_are_rounded_as_the_column_is() -> None:
+    columns = {"x": np.array([0.1, 0.2], np.float32), "n": np.array([1, 2], np.uint8)}
+    assert Selection({"x": [0.1]}).holds(columns).tolist() == [True, False]
+    assert Selection({"n": [1.5, 2.0, 257]}).holds(columns).tolist() == [False, True]
+
+
 def test_selections_of_nothing_are_refused() -> None:
     with pytest.raises(ValueError, match="selection of year must have a value"):
         Selection({"year": []})

@@ -106,7 +106,13 @@ def test_the_first_events_stay_the_same_when_files_are_added(files: list[Path]) 
     assert few.block_ends.tolist() == more.block_ends.tolist() == [3, 5]
     tables = [source.read(1, 5, MET) for source in (few, more)]
     assert (tables[0].events["met"] == tables[1].events["met"]).all()
+    assert few.fingerprint() == more.fingerprint()
+    assert few.fingerprint() != FirstEvents(open_events(files), 6).fingerprint()
     with pytest.raises(ValueError, match=r"rows 4 to 6 must lie within 5 events"):
         more.read(4, 6, MET)
     with pytest.raises(DataError, match=r"events: found 7, expected at least 8"):
         FirstEvents(open_events(files[:2]), 8)
+    write_ours(files[1], draw_tables(6))  # the last file grows
+    grown = FirstEvents(open_events(files), 5)
+    assert grown.fingerprint() == few.fingerprint()
+    assert [file.stem for file in grown.files] == ["c", "a"]

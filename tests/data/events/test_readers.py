@@ -238,3 +238,9 @@ def test_faults_of_trees_are_named(folder: Path, tmp_path: Path) -> None:
 def test_two_kinds_may_not_be_the_same(options: type[EventReader]) -> None:
     with pytest.raises(ValueError, match=r"must (be|have) different"):
         options(objects={"jets": "a", "fat_jets": "a"})
+
+
+def test_a_group_that_is_a_dataset_is_refused(folder: Path) -> None:
+    reader = GroupedHDF5({"jets": "INPUTS/Jets/pt"})
+    with pytest.raises(DataError, match=r"INPUTS/Jets/pt: group: found a dataset of shape"):
+        open_events(folder / "grouped.h5", reader)

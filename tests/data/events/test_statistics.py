@@ -102,6 +102,18 @@ def test_a_sample_has_the_quantiles_of_all_within_its_errors() -> None:
     assert (share - torch.linspace(0, 1, 1001)).abs().max() < 0.03
 
 
+def test_the_order_of_max_objects_does_not_matter() -> None:
+    objects = {"jets": (Feature("x"),), "muons": (Feature("y"),)}
+    schema = EventSchema((), objects, {"muons": 1, "jets": 2})
+    valid = torch.tensor([[True, True, False], [True, False, True]])  # two jets, then a muon
+    columns = (torch.tensor([[[1.0], [2.0]], [[3.0], [9.0]]]), torch.tensor([[[9.0]], [[7.0]]]))
+    none = torch.zeros(2)
+    batch = EventBatch(none, none, valid, columns, none, none, none, none)
+    summaries = summarise([batch], schema).summaries
+    assert (summaries["jets"].count.item(), summaries["jets"].mean.item()) == (3, 2)
+    assert (summaries["muons"].count.item(), summaries["muons"].mean.item()) == (1, 7)
+
+
 def test_kinds_that_never_occur_have_zeros(tmp_path: Path) -> None:
     tables = draw_tables(10)
     tables["jets"]["valid"] = False
@@ -130,6 +142,9 @@ def test_statistics_of_other_columns_are_refused(source: EventSource, tmp_path: 
     other = EventSchema((Feature("met"),))
     with pytest.raises(DataError, match=r"columns: found .*make the statistics anew"):
         Statistics.load(path, other)
+    numeric = EventSchema((SCHEMA.events[0], Feature("year")), SCHEMA.objects, {"jets": 3})
+    with pytest.raises(DataError, match=r"columns: found .*make the statistics anew"):
+        Statistics.load(path, numeric)
     path.write_text('{"events": [{"name": "met"}]}')
     with pytest.raises(DataError, match=r"contents: found 'transform'"):
         Statistics.load(path, other)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hepattn.data import DataError
-from hepattn.data.events import EventSampler, Weighting
+from hepattn.data.events import EventSampler, Weighting, require_every_class
 
 CLASSES = ("a", "b", "c")
 RNG = np.random.default_rng(0)
@@ -101,3 +101,9 @@ def test_the_order_depends_on_seed_and_epoch_alone() -> None:
     assert order(0, 0) == order(0, 0)
     assert len({tuple(order(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
     assert set(order(0, 0)) != set(order(0, 1))  # other events of the frequent classes
+
+
+def test_training_events_must_be_of_every_class() -> None:
+    require_every_class(np.append(LABEL, -1), CLASSES)
+    with pytest.raises(DataError, match=r"training events: classes: found none of b, d"):
+        require_every_class(np.array([0, 2, -1, -1]), (*CLASSES, "d"))

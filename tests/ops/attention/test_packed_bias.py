@@ -7,7 +7,14 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from hepattn.ops.attention import Full, Plan, Window, attention, make_packed_plan
+from hepattn.ops.attention import (
+    Full,
+    Plan,
+    Window,
+    attention,
+    attention_weights,
+    make_packed_plan,
+)
 
 H, E = 4, 3
 LENGTHS = [2, 2, 0, 1, 5, 5]  # keys of events, of which neighbours are alike
@@ -86,3 +93,34 @@ def test_other_backends_refuse_it(backend: str) -> None:
     q, k, v, bias = (x.detach().float() for x in draw(15, 15, 59))
     with pytest.raises(ValueError, match=r"pairs within packed events.* can: sdpa"):
         attention(q, k, v, plan=make_packed_plan(Full(), LENGTHS), bias=bias, backend=backend)
+
+
+def test_weights_refuse_it() -> None:
+    q, k, _, bias = draw(15, 15, 59)
+    with pytest.raises(ValueError, match=r"shape \(4, 59\) is of pairs within packed events"):
+        attention_weights(q, k, plan=make_packed_plan(Full(), LENGTHS), bias=bias)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch looks at it
+def test_a_compiled_function_gives_the_same_answer() -> None:
+    def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, plan: Plan) -> Tensor:
+        return 2 * attention(q, k, v, plan=plan, bias=bias)
+
+    compiled = torch.compile(attend, backend="eager")
+    for lengths in (LENGTHS, [3, 1, 2]):
+        num, num_pairs = sum(lengths), sum(n * n for n in lengths)
+        inputs, plan = draw(num, num, num_pairs), make_packed_plan(Full(), lengths)
+        found, expected = compiled(*inputs, plan), attend(*inputs, plan)
+        assert_close(found, expected)
+        assert_close(*(torch.autograd.grad(x.square().sum(), inputs) for x in (found, expected)))
+
+
+def test_it_is_no_part_of_a_whole_graph() -> None:
+    plan = make_packed_plan(Full(), LENGTHS)
+    whole = torch.compile(
+        lambda q, k, v, bias: attention(q, k, v, plan=plan, bias=bias),
+        backend="eager",
+        fullgraph=True,
+    )
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="no part of a graph"):
+        whole(*(x.detach() for x in draw(15, 15, 59)))

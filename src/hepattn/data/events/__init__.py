@@ -17,7 +17,7 @@ from hepattn.data.events.source import EventSource
 from hepattn.data.events.split import EventPart, EventSplit
 from hepattn.data.events.statistics import Statistics, summarise
 from hepattn.data.events.streaming import StreamingEvents
-from hepattn.data.events.weights import Weighting
+from hepattn.data.events.weights import Weighting, require_every_class
 from hepattn.data.events.write import write_events
 from hepattn.data.streaming_loader import StreamingLoader
 
@@ -45,6 +45,7 @@ __all__ = [
     "Weighting",
     "collate",
     "open_events",
+    "require_every_class",
     "summarise",
     "write_events",
 ]

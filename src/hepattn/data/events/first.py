@@ -1,8 +1,12 @@
 """The first events of a source."""
 
+import bisect
+import hashlib
+
 import numpy as np
 
 from hepattn.data.error import DataError
+from hepattn.data.events.joined import EventFiles
 from hepattn.data.events.source import Columns, EventSource
 from hepattn.data.events.table import EventTable
 
@@ -29,6 +33,9 @@ class FirstEvents(EventSource):
         self.num_events = num_events
         self.classes, self.columns = source.classes, source.columns
         self.files = source.files
+        if isinstance(source, EventFiles):
+            num_parts = 1 + bisect.bisect_left(source.ends, num_events)
+            self.files = tuple(file for part in source.parts[:num_parts] for file in part.files)
 
     @property
     def block_ends(self) -> np.ndarray:
@@ -44,3 +51,8 @@ class FirstEvents(EventSource):
         """Read and check some events; see ``EventSource.read``."""
         self.check_rows(start, stop)
         return self.source.read(start, stop, columns)
+
+    def fingerprint(self) -> str:
+        """Hash of the number of events and the names of the files that hold them."""
+        lines = [str(self.num_events), *(file.name for file in self.files)]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]

@@ -64,7 +64,15 @@ class GroupedFile(Hdf5File):
         flat = {name: item for name, item in _numbers(file).items() if item.ndim == 1}
         objects, masks = {}, {}
         for kind, group in self.groups.items():
-            names = _numbers(file[group]) if group in file else {}
+            item = file.get(group)
+            if isinstance(item, h5py.Dataset):
+                raise DataError.of(
+                    f"{self.path}: {group}",
+                    "group",
+                    found=f"a dataset of shape {item.shape}",
+                    expected=f"a group with a dataset for each column and {self.mask}",
+                )
+            names = {} if item is None else _numbers(item)
             if self.mask not in names or names[self.mask].ndim != 2:
                 raise DataError.of(
                     f"{self.path}: {group}",

@@ -131,6 +131,8 @@ class EventInput:
     ) -> EventBatch:
         """Read the selected events among some rows; those of no class have the label -1.
 
+        Events to predict may be of any process, also where the classes are unknown.
+
         Args:
             source: The events.
             start: First row.
@@ -148,7 +150,10 @@ class EventInput:
         label = np.full(stop - start, UNLABELLED)
         if self.labels.column in table.events:
             process = table.events[self.labels.column]
-            label = self.labels.decode(process, source.classes, source.name)
+            if labelled:
+                label = self.labels.decode(process, source.classes, source.name)
+            else:
+                label = self.labels.decode_known(process, source.classes)
         slots = Slots(source.name, table.index)
         all_real = np.full(stop - start, True)
         valid, vectors, columns = [], [], []  # of each kind

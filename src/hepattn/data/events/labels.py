@@ -61,7 +61,7 @@ class Labels:
                 expected="names of the processes",
                 remedy="give labels.classes",
             )
-        return tuple(sorted(processes, key=processes.__getitem__))
+        return tuple(self._groups(processes))
 
     def decode(self, column: np.ndarray, processes: Mapping[str, int], source: str) -> np.ndarray:
         """Find the class of events.
@@ -78,17 +78,15 @@ class Labels:
             DataError: If a number is not whole, or it is no process of the source where every
                 process is a class.
         """
-        names = self.names(processes, source)
+        self.names(processes, source)
         values = column.astype(np.int64)
         if (wrong := np.flatnonzero(values != column)).size:
             raise DataError.of(
                 source, str(self.column), found=column[wrong[0]], expected="whole numbers"
             )
-        groups = self.classes or {name: [processes[name]] for name in names}
-        number = np.full(len(values), UNLABELLED)
-        for place, name in enumerate(names):
-            members = [_number_of(process, processes, source) for process in groups[name]]
-            number[np.isin(values, members)] = place
+        for group in self._groups(processes).values():
+            _require_named(group, processes, source)
+        number = self.decode_known(values, processes)
         outside = (number == UNLABELLED) & (values != UNLABELLED)
         if self.classes is None and outside.any():
             row = int(np.argmax(outside))
@@ -101,19 +99,39 @@ class Labels:
             )
         return number
 
+    def decode_known(self, column: np.ndarray, processes: Mapping[str, int]) -> np.ndarray:
+        """Find the class of events, such as those to predict, as far as there is one.
 
-def _number_of(process: int | str, processes: Mapping[str, int], source: str) -> int:
-    if isinstance(process, int):
-        return process
-    if process not in processes:
+        Args:
+            column: Number of the process (J).
+            processes: Number of each process by its name, as the source says.
+
+        Returns:
+            Number of the class (J) in int64, -1 for those of no class.
+        """
+        number = np.full(len(column), UNLABELLED)
+        for place, group in enumerate(self._groups(processes).values()):
+            members = [processes.get(x) if isinstance(x, str) else x for x in group]
+            number[np.isin(column, [x for x in members if x is not None])] = place
+        return number
+
+    def _groups(self, processes: Mapping[str, int]) -> Mapping[str, Sequence[int | str]]:
+        """Processes of each class, in the order of the classes' numbers."""
+        if self.classes is not None:
+            return self.classes
+        return {name: [name] for name in sorted(processes, key=processes.__getitem__)}
+
+
+def _require_named(group: Sequence[int | str], processes: Mapping[str, int], source: str) -> None:
+    unknown = [name for name in group if isinstance(name, str) and name not in processes]
+    if unknown:
         raise DataError.of(
             source,
             "classes",
-            found=f"no process {process}",
+            found=f"no process {unknown[0]}",
             expected=f"processes among {', '.join(processes) or 'none'}",
             remedy="give the number of the process",
         )
-    return processes[process]
 
 
 @dataclass(frozen=True)
@@ -150,10 +168,16 @@ class Selection:
             columns: At least those of ``columns`` (J).
         """
         conditions: Sequence[np.ndarray] = [
-            *(np.isin(columns[name], values) for name, values in self.values.items()),
+            *(_is_any(columns[name], values) for name, values in self.values.items()),
             *(
                 (columns[name] >= low) & (columns[name] < high)
                 for name, (low, high) in self.ranges.items()
             ),
         ]
         return np.logical_and.reduce(conditions) if conditions else True
+
+
+def _is_any(column: np.ndarray, values: Sequence[float]) -> np.ndarray:
+    """Whether entries are one of some values, rounded as the column stores them (J)."""
+    is_float = column.dtype.kind == "f"
+    return np.isin(column, np.asarray(values, column.dtype if is_float else None))

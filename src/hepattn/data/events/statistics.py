@@ -52,6 +52,7 @@ class Statistics:
                 {
                     "name": feature.name,
                     "transform": feature.transform,
+                    "categorical": feature.categories is not None,
                     "count": int(summary.count[place]),
                     "mean": _shortest(summary.mean[place]),
                     "std": _shortest(summary.std[place]),
@@ -78,7 +79,10 @@ class Statistics:
         try:
             text = json.loads(Path(path).read_text())
             found = {
-                source: [(column["name"], column["transform"]) for column in columns]
+                source: [
+                    (column["name"], column["transform"], column["categorical"])
+                    for column in columns
+                ]
                 for source, columns in text.items()
             }
             summaries = {source: _to_summary(columns) for source, columns in text.items()}
@@ -95,7 +99,7 @@ class Statistics:
                 path, "contents", found=error, expected="statistics of columns as saved here"
             ) from error
         expected = {
-            source: [(feature.name, feature.transform) for feature in features]
+            source: [(x.name, x.transform, x.categories is not None) for x in features]
             for source, features in list_sources(schema).items()
         }
         if found != expected:
@@ -134,10 +138,9 @@ def summarise(
     for batch in batches:
         if EVENTS in tallies:
             tallies[EVENTS].add(batch.events)
-        starts = np.cumsum([0, *schema.max_objects.values()])
-        for kind, start, columns in zip(schema.kinds, starts, batch.objects, strict=False):
-            valid = batch.valid[:, start : start + columns.shape[1]]
-            tallies[kind].add(columns[valid])
+        ends = np.cumsum([schema.max_objects[kind] for kind in schema.kinds], dtype=int)
+        for kind, end, columns in zip(schema.kinds, ends, batch.objects, strict=True):
+            tallies[kind].add(columns[batch.valid[:, end - columns.shape[1] : end]])
     return Statistics(
         schema,
         {source: tally.summary() for source, tally in tallies.items()},

@@ -97,6 +97,19 @@ class Weighting:
         return np.where(label < 0, 0, own).astype(np.float32)
 
 
+def require_every_class(label: np.ndarray, classes: Sequence[str]) -> None:
+    """Refuse training events that lack a class.
+
+    Args:
+        label: Numbers of their classes, -1 for none (J).
+        classes: Names of the classes (C).
+
+    Raises:
+        DataError: If a class has no events.
+    """
+    require_classes(np.bincount(label[label >= 0], minlength=len(classes)), classes)
+
+
 def require_classes(total: np.ndarray, classes: Sequence[str]) -> None:
     """Refuse a class without events.
 

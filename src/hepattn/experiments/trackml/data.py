@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from hepattn.data.trackml import (
     prepare,
 )
 from hepattn.nn.normalise import Feature
+from hepattn.simulate.shards import available_cpus
 from hepattn.simulate.tracker import VERSION, TrackerConfig, simulate_events
 from hepattn.training.cache import cache_folder
 
@@ -202,7 +202,7 @@ def simulate_into_cache(simulation: TrackerConfig, num_events: int) -> None:
         f"data.path is null: simulating {num_events} events of {simulation.num_particles} "
         f"particles, once, into {folder}"
     )
-    num_workers = max(1, min(os.cpu_count() or 1, num_events // 100))  # starting one costs seconds
+    num_workers = max(1, min(available_cpus(), num_events // 100))  # starting one costs seconds
     try:
         simulate_events(folder / "raw", num_events, simulation, num_workers=num_workers)
         prepare(folder / "raw", folder / "store", num_workers=num_workers)

@@ -41,7 +41,7 @@ def attention(
         plan: The batch's plan, from `make_plan` or `make_packed_plan`.
         bias: Additive score bias (B or 1, H or 1, M, N); finite, or -inf where each query keeps a
             visible key without. With full attention within packed events it may be that of these
-            pairs alone (H, P): event by event, query by query.
+            pairs alone (H, P): event by event, query by query, which breaks a compiled graph.
         offset_bias: Score bias of the offset d from a query's centre to a key, in tokens
             (H or 1, 2K + 1): column d + K, beyond -K and K the first and the last one. Offsets do
             not count registers, pairs with a register get no bias, and in wrapped patterns d is
@@ -111,7 +111,15 @@ def attention_weights(
 
     Returns:
         (B, H, M, N) in float32 or float64; rows sum to one, or to zero where nothing is visible.
+
+    Raises:
+        ValueError: If shapes do not fit together, or the bias is that of packed pairs alone.
     """
+    if bias is not None and bias.dim() == 2:
+        raise ValueError(
+            f"bias of shape {tuple(bias.shape)} is of pairs within packed events; for the weights "
+            "give one of every pair (B, H, M, N)"
+        )
     _check_tensors(q, k, k, plan=plan, bias=bias, offset_bias=offset_bias)
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
     with torch.autocast(q.device.type, enabled=False):
@@ -174,6 +182,7 @@ def _check_tensors(
         )
 
 
+@torch.compiler.disable(reason="the sizes of packed events are no part of a graph")
 def _check_packed_bias(bias: Tensor, plan: Plan, *, num_heads: int, has_offset_bias: bool) -> None:
     is_full = isinstance(plan.pattern, Full) and plan.only is None and not has_offset_bias
     if not (plan.is_packed and is_full):

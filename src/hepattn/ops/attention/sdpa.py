@@ -81,6 +81,7 @@ def _attend(
     )
 
 
+@torch.compiler.disable(reason="the sizes of packed events are no part of a graph")
 def _of_packed_pairs(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor, *, plan: Plan, dropout: float, scale: float
 ) -> Tensor:

@@ -33,6 +33,14 @@ class EMA(WeightAveraging):
         decay = min(self.decay, (1 + n) / (10 + n))
         return average.lerp(current, 1 - decay)
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the average what the module and callbacks before this one have changed since.
+
+        It was made before the module's own ``setup``, and before weights to start from were loaded.
+        """
+        if trainer.ckpt_path is None:
+            self._average_model.module.load_state_dict(pl_module.state_dict())
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Bring the average, made before the weights reached their device, to that device."""
         self._average_model.to(pl_module.device)

@@ -78,8 +78,10 @@ class NanGuard(Callback):
 
     def _stop(self, trainer: Trainer, reason: str) -> None:
         batch = self._batch
-        events = getattr(batch, "event", None)
-        named = f", events {events.tolist()}" if isinstance(events, Tensor) else ""
+        numbers = (getattr(batch, name, None) for name in ("event", "index"))
+        # a tuple without such a field still has a method of the name index
+        events = next((each for each in numbers if isinstance(each, Tensor)), None)
+        named = "" if events is None else f", events {events.tolist()}"
         message = (
             f"{reason} at step {trainer.global_step}, epoch {trainer.current_epoch}, "
             f"batch {self._batch_idx}{named}"

@@ -4,7 +4,9 @@ from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
+from torch import nn
 
+from hepattn.nn.scaling import LogitScaling
 from hepattn.training.configs import ConfigError
 from hepattn.training.weights import read_weights
 
@@ -12,7 +14,8 @@ from hepattn.training.weights import read_weights
 class StartWeights(Callback):
     """Start a training from the weights of a checkpoint, and from nothing else of it.
 
-    A training that continues keeps its own.
+    A training that continues keeps its own. What a calibration of the other run has found does not
+    fit the weights after this training: logits are scaled by the identity again.
 
     Args:
         path: Checkpoint of a run of the same module with the same network.
@@ -37,4 +40,8 @@ class StartWeights(Callback):
             raise ConfigError(
                 f"run.weights: {self.path} does not fit the network: {error}"
             ) from error
+        for layer in pl_module.modules():
+            if isinstance(layer, LogitScaling):
+                nn.init.eye_(layer.weight)
+                nn.init.zeros_(layer.bias)
         rank_zero_info(f"weights of {self.path}; everything else starts anew")

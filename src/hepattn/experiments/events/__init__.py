@@ -1,0 +1,1 @@
+"""Events: classification and density ratios of collider events."""
