@@ -128,9 +128,8 @@ def _build(
     if "compile" in kept["model"]:
         kept["model"]["compile"] = False
     try:
-        config = parser.parse_args(
-            ["--run_config", yaml.safe_dump(kept, sort_keys=False), *overrides]
-        )
+        text = yaml.safe_dump(kept, sort_keys=False)  # the order of classes is that of labels
+        config = parser.parse_args(["--run_config", text, *overrides])
     except ArgumentError as error:
         raise ConfigError(parser.summarise(str(error))) from error
     built = _instantiate(parser, config)

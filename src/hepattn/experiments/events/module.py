@@ -13,7 +13,7 @@ from hepattn.data.events import EventBatch
 from hepattn.losses.event import EventLoss
 from hepattn.nn.attention import set_backend
 from hepattn.nn.event_schema import EventSchema
-from hepattn.nn.feature_embedding import fit_inputs
+from hepattn.nn.feature_embedding import fit_inputs, needs_fit
 from hepattn.ops.attention import BackendName
 from hepattn.training.module import BaseModule, ScheduleCallable
 from hepattn.training.optimizer import OptimizerCallable
@@ -73,7 +73,7 @@ class EventModule(BaseModule):
 
     def setup(self, stage: str) -> None:
         """Learn the statistics of the inputs, where no checkpoint brings them."""
-        if self.trainer.ckpt_path is None:
+        if self.trainer.ckpt_path is None and needs_fit(self.net):
             fit_inputs(self.net, self.trainer.datamodule.summaries())
 
     def update_metrics(self, stage: str, batch: EventBatch, outputs: Tensor) -> None:
