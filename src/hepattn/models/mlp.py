@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hepattn.nn.activation import ActivationName, make_activation
 from hepattn.nn.batch_norm import MaskedBatchNorm
 from hepattn.nn.event_schema import EventSchema
-from hepattn.nn.feature_embedding import EmbeddingOptions, FeatureEmbedding
+from hepattn.nn.feature_embedding import EmbeddingOptions, event_embedding
 
 
 class MLP(nn.Module):
@@ -50,16 +50,7 @@ class MLP(nn.Module):
         features = schema.require_events("MLP")
         if not hidden:
             raise ValueError("hidden=() must name at least one layer; give its units")
-        if embedding.reduction == "none":
-            raise ValueError(
-                "embedding.reduction='none' leaves several vectors for an event; choose another"
-            )
-        if embedding.disable_embeddings and embedding_dim is not None:
-            raise ValueError(
-                f"embedding_dim={embedding_dim} has no effect with embedding.disable_embeddings; "
-                "leave it out"
-            )
-        self.embedding = FeatureEmbedding(features, embedding_dim or hidden[0], embedding, "events")
+        self.embedding = event_embedding(features, embedding_dim, hidden[0], embedding)
         layers: list[nn.Module] = []
         for dims in pairwise([self.embedding.dim_out, *hidden]):
             layers += [nn.Linear(*dims), nn.Dropout(dropout)]

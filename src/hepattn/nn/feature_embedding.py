@@ -233,6 +233,31 @@ def needs_fit(network: nn.Module) -> bool:
     return any(isinstance(m, FeatureEmbedding) and m.needs_fit for m in network.modules())
 
 
+def event_embedding(
+    features: Sequence[Feature], dim: int | None, default_dim: int, options: EmbeddingOptions
+) -> FeatureEmbedding:
+    """Build the embedding of the columns of events in one vector.
+
+    Args:
+        features: The columns, in order.
+        dim: Number of embedding features; None for the default.
+        default_dim: That number.
+        options: How.
+
+    Raises:
+        ValueError: If the embedding leaves several vectors for an event, or ``dim`` has no effect.
+    """
+    if options.reduction == "none":
+        raise ValueError(
+            "embedding.reduction='none' leaves several vectors for an event; choose another"
+        )
+    if options.disable_embeddings and dim is not None:
+        raise ValueError(
+            f"embedding_dim={dim} has no effect with embedding.disable_embeddings; leave it out"
+        )
+    return FeatureEmbedding(features, dim or default_dim, options, "events")
+
+
 def fit_inputs(network: nn.Module, summaries: Mapping[str, ColumnSummary]) -> None:
     """Let a network take from the training split what it needs of it: scalings and bins.
 

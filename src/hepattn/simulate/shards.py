@@ -117,6 +117,52 @@ def run_tasks(
             raise
 
 
+def write_shards(
+    paths: Callable[[int], Path],
+    num_rows: int,
+    config: Any,
+    num_workers: int,
+    *,
+    things: str,
+    count: Callable[[Path], int],
+    write: Callable[[Any, Path, int, int], int],
+    progress: bool,
+) -> list[Path]:
+    """Write the files of a data set that are missing or too short, ``shard_size`` rows each.
+
+    Args:
+        paths: Name of each file by its number.
+        num_rows: Rows of all files together.
+        config: Options of the simulation.
+        num_workers: Processes.
+        things: What the progress bar calls the rows.
+        count: Number of rows of a file that is there.
+        write: Writes a file, given config, path, number of rows and number of the file, and returns
+            the number of rows; a function of a module.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        All files.
+
+    Raises:
+        RuntimeError: If a process is killed.
+    """
+    size = config.shard_size
+    sizes = [min(size, num_rows - first) for first in range(0, num_rows, size)]
+    files = [paths(number) for number in range(len(sizes))]
+    missing = [
+        (config, path, size, number)
+        for number, (path, size) in enumerate(zip(files, sizes, strict=True))
+        if not path.exists() or count(path) < size
+    ]
+    with progress_bar(enabled=progress) as bar:
+        done = num_rows - sum(size for _, _, size, _ in missing)
+        task = bar.add_task(f"simulating {things}", total=num_rows, completed=done)
+        for size in run_tasks(write, missing, num_workers):
+            bar.advance(task, size)
+    return files
+
+
 def available_cpus() -> int:
     """Count the CPUs that this process may use, which a batch system may have limited."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS

@@ -132,11 +132,21 @@ def _build(
         config = parser.parse_args(["--run_config", text, *overrides])
     except ArgumentError as error:
         raise ConfigError(parser.summarise(str(error))) from error
-    built = _instantiate(parser, config)
+    built = instantiate(parser, config)
     return built.model, built.data
 
 
-def _instantiate(parser: Parser, config: Namespace) -> Namespace:
+def instantiate(parser: Parser, config: Namespace) -> Namespace:
+    """Build the classes of a parsed config; a value that a constructor refuses is a config error.
+
+    Args:
+        parser: What parsed it.
+        config: The config.
+
+    Raises:
+        ConfigError: If a constructor refuses a value.
+        DataError: If the data refuses its options.
+    """
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec")

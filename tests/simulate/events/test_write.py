@@ -10,6 +10,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from hepattn.data.events import open_events
+from hepattn.simulate import shards
 from hepattn.simulate.events import EventsConfig, main, make_events, simulate_events
 from hepattn.simulate.events import write as write_module
 
@@ -68,7 +69,7 @@ def test_events_do_not_depend_on_where_and_when_a_file_is_made(
             remote, arguments = pickle.loads(pickle.dumps((work, task)))
             yield remote(*arguments)
 
-    monkeypatch.setattr(write_module, "run_tasks", run_elsewhere)
+    monkeypatch.setattr(shards, "run_tasks", run_elsewhere)
     write(tmp_path, num_workers=2)
     assert_same(contents(tmp_path), contents(folder))
 

@@ -18,11 +18,7 @@ from hepattn.data.events import EventBatch
 from hepattn.deploy.calibrate import draw_reliability
 from hepattn.experiments.events import plots
 from hepattn.experiments.events.data import EventData
-from hepattn.experiments.events.module import (
-    EventModule,
-    EventNetwork,
-    KernelName,
-)
+from hepattn.experiments.events.module import DATA_LINKS, EventModule, EventNetwork, KernelName
 from hepattn.experiments.events.report import classification_figures, print_figures
 from hepattn.losses.distance_correlation import Decorrelation
 from hepattn.losses.event import EventLoss
@@ -202,7 +198,6 @@ def refuse_wrong_loss(loss: EventLoss, num_outputs: int) -> None:
 
 
 CONFIG = "mlp.yaml"
-DATA_LINKS = {name: f"model.{name}" for name in ("schema", "classes", "auxiliary")}
 
 
 def main(args: list[str] | None = None) -> None:

@@ -271,8 +271,10 @@ class EventData(LightningDataModule):
         if not self.in_memory:
             return StreamingLoader(self._stream(name, shuffle=mix), self.num_workers)
         events = self.dataset(name)
-        order = np.random.default_rng(self.seed).permutation(len(events)).tolist()
-        return self._loader(events, order if mix else None)
+        if not mix:
+            return self._loader(events)
+        order = np.random.default_rng(self.seed).permutation(len(events))
+        return self._loader(events, order.tolist())
 
     def _stream(self, name: Part, shuffle: bool = False) -> StreamingEvents:
         return StreamingEvents(

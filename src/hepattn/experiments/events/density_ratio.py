@@ -17,11 +17,7 @@ from torch import Tensor, nn
 from hepattn.data.events import EventBatch
 from hepattn.experiments.events import plots
 from hepattn.experiments.events.data import EventData
-from hepattn.experiments.events.module import (
-    EventModule,
-    EventNetwork,
-    KernelName,
-)
+from hepattn.experiments.events.module import DATA_LINKS, EventModule, EventNetwork, KernelName
 from hepattn.experiments.events.report import density_ratio_figures, print_figures
 from hepattn.losses.density_ratio import DensityRatioLoss
 from hepattn.metrics.density_ratio import DensityRatioMetrics
@@ -214,7 +210,6 @@ class DensityRatio(EventModule):
 
 
 CONFIG = "density_ratio.yaml"
-DATA_LINKS = {name: f"model.{name}" for name in ("schema", "classes", "auxiliary")}
 
 
 def main(args: list[str] | None = None) -> None:

@@ -25,6 +25,8 @@ KERNELS = {
     "mem_efficient": SDPBackend.EFFICIENT_ATTENTION,
     "cudnn": SDPBackend.CUDNN_ATTENTION,
 }
+DATA_LINKS = {name: f"model.{name}" for name in ("schema", "classes", "auxiliary")}
+"""What the data tells every module of events."""
 KernelName = Literal["math", "flash", "mem_efficient", "cudnn"]
 
 

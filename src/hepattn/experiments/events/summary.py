@@ -13,11 +13,11 @@ from jsonargparse import ArgumentError
 from rich.console import Console
 from rich.table import Table
 
-from hepattn.data.error import DataError
 from hepattn.data.events import Statistics
 from hepattn.experiments.events.data import EventData
 from hepattn.training.cli import USER_ERRORS
 from hepattn.training.configs import ConfigError, resolve_config
+from hepattn.training.load import instantiate
 from hepattn.training.parser import Parser
 
 SHOWN = (0.0, 0.05, 0.5, 0.95, 1.0)
@@ -70,13 +70,9 @@ def open_data(config: str, overrides: Sequence[str] = ()) -> EventData:
     kept = {"data": (yaml.safe_load(path.read_text()) or {}).get("data", {})}
     try:
         parsed = parser.parse_args(["--saved", yaml.safe_dump(kept, sort_keys=False), *overrides])
-        return parser.instantiate_classes(parsed).data
     except ArgumentError as error:
         raise ConfigError(parser.summarise(str(error))) from error
-    except (ConfigError, DataError):
-        raise
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    return instantiate(parser, parsed).data
 
 
 def print_statistics(statistics: Statistics) -> None:

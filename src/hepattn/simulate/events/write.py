@@ -7,7 +7,7 @@ import h5py
 from hepattn.data.events.write import write_events
 from hepattn.simulate.events.config import EventsConfig
 from hepattn.simulate.events.make import make_events
-from hepattn.simulate.shards import claim, progress_bar, run_tasks, whole_file
+from hepattn.simulate.shards import claim, whole_file, write_shards
 
 VERSION = 1
 """Rises when the same config gives other events than before."""
@@ -50,22 +50,16 @@ def simulate_events(
     directory = Path(directory)
     config = config or EventsConfig()
     claim(directory, "events", "events_*", config, VERSION)
-    sizes = [
-        min(config.shard_size, num_events - first)
-        for first in range(0, num_events, config.shard_size)
-    ]
-    paths = [directory / f"events_{number:04d}.h5" for number in range(len(sizes))]
-    missing = [
-        (config, path, size, number)
-        for number, (path, size) in enumerate(zip(paths, sizes, strict=True))
-        if not path.exists() or _count_events(path) < size
-    ]
-    with progress_bar(enabled=progress) as bar:
-        done = num_events - sum(size for _, _, size, _ in missing)
-        task = bar.add_task("simulating events", total=num_events, completed=done)
-        for size in run_tasks(_write_shard, missing, num_workers):
-            bar.advance(task, size)
-    return paths
+    return write_shards(
+        lambda number: directory / f"events_{number:04d}.h5",
+        num_events,
+        config,
+        num_workers,
+        things="events",
+        count=_count_events,
+        write=_write_shard,
+        progress=progress,
+    )
 
 
 def _count_events(path: Path) -> int:

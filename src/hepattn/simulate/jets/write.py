@@ -6,7 +6,7 @@ from hepattn.simulate.jets.config import JetConfig
 from hepattn.simulate.jets.layouts import SUFFIX, count_jets, write_jets
 from hepattn.simulate.jets.make import make_jets
 from hepattn.simulate.jets.pythia import load
-from hepattn.simulate.shards import claim, progress_bar, run_tasks, whole_file
+from hepattn.simulate.shards import claim, whole_file, write_shards
 
 VERSION = 2
 """Rises when the same config gives other jets than before."""
@@ -53,23 +53,16 @@ def simulate_jets(
         load("pythia8mc")
         load("fastjet")
     claim(directory, "jets", "jets_*", config, VERSION)
-    sizes = [
-        min(config.shard_size, num_jets - first) for first in range(0, num_jets, config.shard_size)
-    ]
-    paths = [
-        directory / f"jets_{number:04d}{SUFFIX[config.layout]}" for number in range(len(sizes))
-    ]
-    missing = [
-        (config, path, size, number)
-        for number, (path, size) in enumerate(zip(paths, sizes, strict=True))
-        if not path.exists() or count_jets(path, config.layout) < size
-    ]
-    with progress_bar(enabled=progress) as bar:
-        done = num_jets - sum(size for _, _, size, _ in missing)
-        task = bar.add_task("simulating jets", total=num_jets, completed=done)
-        for size in run_tasks(_write_shard, missing, num_workers):
-            bar.advance(task, size)
-    return paths
+    return write_shards(
+        lambda number: directory / f"jets_{number:04d}{SUFFIX[config.layout]}",
+        num_jets,
+        config,
+        num_workers,
+        things="jets",
+        count=lambda path: count_jets(path, config.layout),
+        write=_write_shard,
+        progress=progress,
+    )
 
 
 def _write_shard(config: JetConfig, path: Path, size: int, number: int) -> int:
