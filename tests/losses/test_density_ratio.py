@@ -11,15 +11,30 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from hepattn.losses.density_ratio import (
-    DENSITY_RATIO_LOSSES,
+    KLIEP,
+    LSIF,
     Bregman,
     DensityRatioLoss,
     Exponential,
     Logistic,
     Savage,
+    Square,
+    SquaredError,
     Tangent,
 )
 
+DENSITY_RATIO_LOSSES: dict[str, type[DensityRatioLoss]] = {
+    "bce": Logistic,
+    "logistic": Logistic,
+    "exp": Exponential,
+    "savage": Savage,
+    "tangent": Tangent,
+    "bregman": Bregman,
+    "mse": SquaredError,
+    "square": Square,
+    "lsif": LSIF,
+    "kliep": KLIEP,
+}
 NAMES = pytest.mark.parametrize("name", DENSITY_RATIO_LOSSES)
 RATIOS = torch.tensor([0.02, 0.3, 0.9, 1.0, 2.0, 5.0, 30.0], dtype=torch.float64)
 

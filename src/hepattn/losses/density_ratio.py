@@ -244,21 +244,6 @@ class Bregman(PositiveRatioLoss):
         return numerator, denominator
 
 
-DENSITY_RATIO_LOSSES: dict[str, type[DensityRatioLoss]] = {
-    "bce": Logistic,
-    "logistic": Logistic,
-    "exp": Exponential,
-    "savage": Savage,
-    "tangent": Tangent,
-    "bregman": Bregman,
-    "mse": SquaredError,
-    "square": Square,
-    "lsif": LSIF,
-    "kliep": KLIEP,
-}
-"""The losses by their short names."""
-
-
 def _single(f: Tensor) -> Tensor:
     return f.to(torch.promote_types(f.dtype, torch.float32))
 
