@@ -1,13 +1,10 @@
 """The command line of the event simulation."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
+from hepattn.simulate.command import run_command
 from hepattn.simulate.events.config import EventsConfig
 from hepattn.simulate.events.write import simulate_events
-from hepattn.simulate.shards import available_cpus
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -16,26 +13,14 @@ def main(args: Sequence[str] | None = None) -> None:
     Args:
         args: Arguments; those of the process if None.
     """
-    parser = ArgumentParser(
+    run_command(
+        simulate_events,
+        EventsConfig,
+        args,
         prog="simulate-events",
         description="Simulate events with jets, electrons and muons, and known answers, in HDF5.",
-        allow_abbrev=False,
+        numbers={"num_events": (100_000, "How many events.")},
+        # Starting a process takes as long as a file.
+        max_workers=lambda options: options.num_events // options.config.shard_size // 2,
+        workers_if=" if there are two files for it",
     )
-    parser.add_argument("directory", type=Path, help="Where to write; made if absent.")
-    parser.add_argument("--num_events", type=int, default=100_000, help="How many events.")
-    parser.add_argument(
-        "--num_workers",
-        type=int | None,
-        help="Processes; by default one for each CPU if there are two files for it.",
-    )
-    parser.add_argument("--progress", type=bool, default=True, help="Show a progress bar.")
-    parser.add_class_arguments(EventsConfig, "config")
-    parsed = parser.parse_args(args)
-    try:
-        options = parser.instantiate(parsed)
-        if options.num_workers is None:  # starting one takes as long as a file
-            num_files = options.num_events // options.config.shard_size
-            options.num_workers = max(1, min(available_cpus(), num_files // 2))
-        simulate_events(**vars(options))
-    except (OSError, RuntimeError, ValueError) as error:
-        parser.error(str(error))
