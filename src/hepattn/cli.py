@@ -18,6 +18,7 @@ TOOLS = {
     "prep-trackml": ("hepattn.data.trackml", "convert TrackML files to a fast store"),
     "simulate-jets": ("hepattn.simulate.jets", "simulate jets of ten classes"),
     "simulate-events": ("hepattn.simulate.events", "simulate events with known answers"),
+    "simulate-xec": ("hepattn.simulate.xec", "simulate photons in a liquid-xenon calorimeter"),
     "summarise-events": (
         "hepattn.experiments.events.summary",
         "write statistics of event columns over the training events",
