@@ -1,12 +1,16 @@
-"""An encoder exported to ONNX gives the same answer for events of any number and length."""
+"""Layers exported to ONNX give the same answer for events of any number and length."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 from torch.testing import assert_close
 
 from hepattn.nn.attention import AttentionOptions
+from hepattn.nn.channel_attention import ConvBlockAttention, NonLocal, SqueezeExcite
+from hepattn.nn.conv import ConvNeXtBlock, MaskedConv
 from hepattn.nn.encoder import Encoder
 from hepattn.nn.helix_rotary import HelixRotary
 from hepattn.nn.offset_bias import ALiBi
@@ -57,11 +61,55 @@ def test_an_exported_encoder_gives_the_same_answer_for_every_batch(
         assert_close(torch.from_numpy(found), encoder(**inputs).detach(), atol=1e-5, rtol=1e-4)
 
 
-def draw_inputs(encoder: Encoder, lengths: list[int]) -> dict[str, torch.Tensor]:
+class Images(nn.Module):
+    """A block of convolutions with attention, then smaller images."""
+
+    def __init__(self, attention: Callable[[int], nn.Module]) -> None:
+        super().__init__()
+        self.block = ConvNeXtBlock(4, 3, attention=attention)
+        self.conv = MaskedConv(4, 8, 2, stride=2)
+
+    def forward(self, x: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+        return self.conv(self.block(x, visible), visible)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the exporter, about itself
+@pytest.mark.parametrize("attention", [SqueezeExcite, ConvBlockAttention, NonLocal])
+def test_exported_convolutions_know_the_masked_cells(
+    attention: Callable[[int], nn.Module], tmp_path: Path
+) -> None:
+    network = Images(attention).eval()
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    inputs = draw_images(3)
+    path, events = tmp_path / "images.onnx", {0: torch.export.Dim("events")}
+    torch.onnx.export(
+        network,
+        kwargs=inputs,
+        dynamo=True,
+        dynamic_shapes=dict.fromkeys(inputs, events),
+        verbose=False,
+    ).save(path)
+    session = onnxruntime.InferenceSession(path)
+    for num_events in (3, 5):
+        inputs = draw_images(num_events)
+        found = session.run(None, {key: x.numpy() for key, x in inputs.items()})
+        x, visible = network(**inputs)
+        assert torch.equal(torch.from_numpy(found[1]), visible)
+        assert_close(torch.from_numpy(found[0]), x.detach(), atol=1e-5, rtol=1e-4)
+
+
+def draw_images(num_events: int) -> dict[str, Tensor]:
+    visible = torch.rand(num_events, 5, 6) < 0.5
+    return {"x": torch.randn(num_events, 5, 6, 4), "visible": visible}
+
+
+def draw_inputs(encoder: Encoder, lengths: list[int]) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
     B, N = len(lengths), max(lengths)
 
-    def draw(*shape: int) -> torch.Tensor:
+    def draw(*shape: int) -> Tensor:
         return torch.rand(shape, generator=generator)
 
     inputs = {
