@@ -1,0 +1,1 @@
+"""The liquid-xenon calorimeter of MEG II: filling in dead channels, regression."""
