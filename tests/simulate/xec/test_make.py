@@ -45,14 +45,6 @@ def test_the_brightest_channel_is_the_brighter_the_shallower_the_shower() -> Non
     assert np.median(brightest[depth > 6]) == pytest.approx(6e3, rel=0.2)
 
 
-def test_coverage_falls_with_depth_as_measured() -> None:
-    uv = np.random.default_rng(0).uniform((-23.9, -67.9), (23.9, 67.9), (200, 2))
-    for depth, expected in ((0.5, 0.43), (20.0, 0.31)):
-        point = xec.uvw_to_xyz(np.column_stack([uv, np.full(200, depth)]))
-        coverage = xec.solid_angles(point).sum(-1).mean() / (4 * np.pi)
-        assert coverage == pytest.approx(expected, rel=0.08)
-
-
 def test_arrival_times_are_in_the_measured_range(signal: dict[str, np.ndarray]) -> None:
     time = signal["relative_time"] + signal["time_min_used"][:, None]
     arrival = 1e9 * time - signal["timeTruth"][:, None]
