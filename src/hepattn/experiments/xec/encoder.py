@@ -1,0 +1,280 @@
+"""The one encoder of the detector, which reconstruction, inpainting and regression share."""
+
+# B events, S sensors, T tokens, D features, C channels of a sensor
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hepattn.experiments.xec.backbone import (
+    FaceAttention,
+    FaceBackbone,
+    HexBackbone,
+    HexMixer,
+    PoolName,
+    StemName,
+)
+from hepattn.experiments.xec.faces import HEX_FACES, Faces, Outer
+from hepattn.experiments.xec.scaling import ScalingOptions, SensorScaling
+from hepattn.nn.attention import AttentionOptions
+from hepattn.nn.dense import Dense
+from hepattn.nn.encoder import Encoder, NormPlacement
+from hepattn.nn.next_block import Masking
+from hepattn.nn.positional import Coordinate, LearnedEncoding, SinusoidalEncoding
+from hepattn.nn.rotary import Rotary
+from hepattn.physics import xec
+
+PositionName = Literal["learnable", "sinusoidal", "rotary", "alibi", "geometric"]
+COORDINATES = tuple(Coordinate(axis, scale=0.01) for axis in "xyz")  # cm, to order one
+LIGHT_CENTRE, LIGHT_SPREAD = 4.0, 2.0  # of the logarithm of a face's mean number of photons
+
+
+@dataclass(frozen=True)
+class EncoderOptions:
+    """What the encoder is made of. The defaults are small, for a CPU.
+
+    Args:
+        dim: Features D of a token.
+        width: Channels of the first blocks over the images; a 32nd of ``dim`` in the seed.
+        hex_width: Features of the nodes at the ends; 96 in the seed.
+        num_fusion_layers: Layers of attention among the tokens of the faces.
+        num_heads: Heads of these layers.
+        norm_placement: Where their norms stand; ``post`` in the seed.
+        dropout: Probability of dropping hidden units and attention weights in them.
+        drop_path: Probability of dropping a block over an image.
+        outer: How the outer face appears, see `Faces`.
+        stem: First convolution, see `FaceBackbone`.
+        pool: From an image to a token, see `FaceBackbone`.
+        attention: What the last block over an image does to its channels: squeeze and excitation,
+            ``se``, a convolutional block attention, ``cbam``, attention between all cells,
+            ``nonlocal``, or ``none``.
+        hex_mixer: How neighbours at the ends mix, see `HexBackbone`.
+        pos_embed: How tokens say which face they are: a ``learnable`` vector; sines of the number
+            (``sinusoidal``) or of the place of the face in the detector (``geometric``, with
+            a vector for faces of photomultipliers); a rotation of queries and keys by that place
+            (``rotary``); or scores that fall with the distance between faces (``alibi``).
+        masking: How blocks leave out what is not visible: as sparse convolutions, or as the
+            seed's code, ``seed``, see `ConvNeXtBlock`.
+        totals: Whether each token also gets the logarithm of the light that its face saw and how
+            much of the face was visible, which images normalise away.
+        scaling: From photons and times to channels.
+    """
+
+    dim: int = 128
+    width: int = 16
+    hex_width: int = 32
+    num_fusion_layers: int = 1
+    num_heads: int = 4
+    norm_placement: NormPlacement = "pre"
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    outer: Outer = "split"
+    stem: StemName = "same"
+    pool: PoolName = "attention"
+    attention: FaceAttention = "none"
+    hex_mixer: HexMixer = "depthwise"
+    pos_embed: PositionName = "learnable"
+    masking: Masking = "sparse"
+    totals: bool = True
+    scaling: ScalingOptions = field(default_factory=ScalingOptions)
+
+
+class Encoded(NamedTuple):
+    """What the encoder makes of events.
+
+    Attributes:
+        tokens: One for each image and each end (B, T, D).
+        channels: What it saw of each sensor (B, S, C).
+        reference: Time from which scaled times count, in ns (B).
+    """
+
+    tokens: Tensor
+    channels: Tensor
+    reference: Tensor
+
+
+class XecEncoder(nn.Module):
+    """Images of the faces to tokens, which attend to each other.
+
+    What is not visible, such as a dead or a masked sensor, has no influence.
+
+    Args:
+        options: What it is made of.
+    """
+
+    def __init__(self, options: EncoderOptions = EncoderOptions()) -> None:
+        super().__init__()
+        self.options = options
+        self.scaling = SensorScaling(options.scaling)
+        self.faces = Faces(options.outer)
+        num_channels = options.scaling.num_channels
+        self.image = FaceBackbone(
+            num_channels,
+            options.width,
+            options.dim,
+            options.stem,
+            options.pool,
+            options.attention,
+            options.drop_path,
+            options.masking,
+        )
+        self.hexagon = HexBackbone(
+            num_channels,
+            options.hex_width,
+            options.dim,
+            options.hex_mixer,
+            options.drop_path,
+            options.masking,
+        )
+        self.totals = nn.Linear(2, options.dim) if options.totals else None
+        for name in self.faces.images:
+            self.register_buffer(f"place_{name}", self.faces.positions(name), persistent=False)
+        self.position = FacePosition(options, self.faces.images)
+        self.fusion = Encoder(
+            options.dim,
+            options.num_fusion_layers,
+            AttentionOptions(num_heads=options.num_heads, dropout=options.dropout),
+            partial(Dense, hidden=4 * options.dim, activation="gelu", dropout=options.dropout),
+            norm_placement=options.norm_placement,
+            rotary=self.position.rotary,
+        )
+
+    @property
+    def num_tokens(self) -> int:
+        """Number T of tokens."""
+        return self.faces.num_tokens
+
+    def forward(self, photons: Tensor, time: Tensor, valid: Tensor, time_valid: Tensor) -> Encoded:
+        """Encode events.
+
+        Args:
+            photons: Photons of each sensor (B, S), anything where they are not known.
+            time: Times in ns (B, S), anything where they are not known.
+            valid: Where photons are known (B, S); other sensors are not visible.
+            time_valid: Where times are known (B, S).
+        """
+        time_valid = time_valid & valid
+        reference = self.scaling.reference(photons, time, time_valid)
+        given = (time, valid, time_valid)
+        tokens = self._images(photons, *given, reference)
+        channels = self.scaling(photons, *given, reference)  # (B, S, C)
+        nodes, visible = self.faces.nodes(channels), self.faces.nodes(valid)
+        ends = self.hexagon(nodes.flatten(0, 1), visible.flatten(0, 1))  # (B 2, D)
+        tokens = torch.stack([*tokens, *ends.unflatten(0, (-1, 2)).unbind(1)], 1)  # (B, T, D)
+        if self.totals is not None:
+            tokens = tokens + self.totals(self._light(photons, valid))
+        tokens, bias, positions = self.position(tokens)
+        everywhere = torch.ones_like(tokens[..., 0], dtype=torch.bool)
+        tokens = self.fusion(tokens, everywhere, bias=bias, positions=positions)
+        return Encoded(tokens, channels, reference)
+
+    def _images(
+        self, photons: Tensor, time: Tensor, valid: Tensor, time_valid: Tensor, reference: Tensor
+    ) -> list[Tensor]:
+        """A token for each image; images of one size go through the blocks together."""
+        cells, visible = {}, {}
+        for name in self.faces.images:
+            others = [self.faces.image(x, name) for x in (time, valid, time_valid)]
+            light = self.faces.photons(photons, name)
+            cells[name] = self.scaling(light, *others, reference)
+            visible[name] = others[1]
+        tokens: dict[str, Tensor] = {}
+        for name in self.faces.images:
+            if name in tokens:
+                continue
+            alike = [n for n in cells if cells[n].shape[1:3] == cells[name].shape[1:3]]
+            x, seen = (torch.cat([part[n] for n in alike]) for part in (cells, visible))
+            place = torch.stack([self.get_buffer(f"place_{n}") for n in alike])  # (G, H, W, 3)
+            made = self.image(x, seen, place).chunk(len(alike))
+            tokens |= dict(zip(alike, made, strict=True))
+        return [tokens[name] for name in self.faces.images]
+
+    def _light(self, photons: Tensor, valid: Tensor) -> Tensor:
+        """Logarithm of the mean number of photons, and the visible share, of each token."""
+        shown = torch.where(valid, photons, 0.0)
+        parts = []
+        for name in self.faces.images:
+            # each sensor once, whatever number of cells shows it
+            cells = self.faces.photons(shown, name).flatten(1)  # (B, H W)
+            seen = self.faces.image(valid, name).flatten(1).float()
+            if name == "fine":
+                seen = seen * self.faces.share.flatten()
+            parts.append((cells.sum(1), seen.sum(1), self.faces.num_sensors(name)))
+        seen = self.faces.nodes(valid).float()
+        light = self.faces.nodes(shown).sum(-1)  # (B, 2)
+        for end in range(len(HEX_FACES)):
+            parts.append((light[:, end], seen[:, end].sum(-1), seen.shape[-1]))
+        total, number, size = zip(*parts, strict=True)
+        total, number = torch.stack(total, 1), torch.stack(number, 1)  # (B, T)
+        with torch.autocast(photons.device.type, enabled=False):
+            mean = (total / number.clamp(min=1e-6)).clamp(min=0).log1p()
+            share = number / number.new_tensor(size)
+            return torch.stack([(mean - LIGHT_CENTRE) / LIGHT_SPREAD, share], -1)  # (B, T, 2)
+
+
+class FacePosition(nn.Module):
+    """Tell the tokens which face they are.
+
+    Args:
+        options: The encoder's options.
+        images: Names of the images, whose tokens come before those of the ends.
+    """
+
+    no_weight_decay = ("kind",)
+    place: Tensor
+    is_pmt: Tensor
+
+    def __init__(self, options: EncoderOptions, images: tuple[str, ...]) -> None:
+        super().__init__()
+        face = {"coarse": "outer", "centre": "outer", "fine": "outer"}
+        numbers = [xec.FACES.index(face.get(name, name)) for name in (*images, *HEX_FACES)]
+        place = torch.from_numpy(np.array(xec.face_centroids()[numbers], np.float32))  # (T, 3)
+        self.register_buffer("place", place, persistent=False)
+        is_pmt = torch.tensor([name != "inner" for name in (*images, *HEX_FACES)])
+        self.register_buffer("is_pmt", is_pmt.float().unsqueeze(-1), persistent=False)
+        self.name = options.pos_embed
+        self.num_heads = options.num_heads
+        self.encoding: nn.Module | None = None
+        self.register_parameter("kind", None)
+        self.rotary = None
+        if self.name == "learnable":
+            self.encoding = LearnedEncoding(options.dim, len(place))
+        elif self.name == "sinusoidal":
+            number = [Coordinate("number")]
+            self.encoding = SinusoidalEncoding(options.dim, number, alpha=1.0, base=10_000.0)
+        elif self.name == "geometric":
+            self.encoding = SinusoidalEncoding(options.dim, COORDINATES, alpha=10.0, base=20.0)
+            self.kind = nn.Parameter(0.02 * torch.randn(options.dim))
+        elif self.name == "rotary":
+            self.rotary = partial(Rotary, coordinates=COORDINATES, alpha=4.0, base=8.0)
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Mark the tokens.
+
+        Args:
+            tokens: (B, T, D)
+
+        Returns:
+            The tokens; a bias of the scores (1, H, T, T), or none; places for a rotary
+            encoding (B, T, 3), or none.
+        """
+        place = self.place.unsqueeze(0)  # (1, T, 3)
+        match self.name:
+            case "learnable":
+                return tokens + self.encoding(place), None, None
+            case "sinusoidal":
+                number = torch.arange(place.shape[1], device=place.device).view(1, -1, 1)
+                return tokens + self.encoding(number), None, None
+            case "geometric":
+                return tokens + self.encoding(place) + self.is_pmt * self.kind, None, None
+            case "rotary":
+                return tokens, None, place.expand(len(tokens), -1, -1)
+            case _:
+                steps = torch.arange(1, self.num_heads + 1, device=place.device)
+                slope = 2.0 ** (-8 * steps / self.num_heads)  # arXiv:2108.12409
+                apart = torch.cdist(place, place) * COORDINATES[0].scale  # (1, T, T)
+                return tokens, -slope.view(1, -1, 1, 1) * apart.unsqueeze(1), None

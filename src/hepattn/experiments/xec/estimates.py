@@ -1,0 +1,214 @@
+"""What a network's targets are in the detector's units, and what other methods say of them."""
+
+# B events, S sensors, d components of a target
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hepattn.data.xec import XecBatch
+from hepattn.experiments.xec import baselines
+from hepattn.experiments.xec.regressor import SCALES, Target
+from hepattn.physics import xec
+
+UNITS = {
+    "energy": "%",
+    "start": "ps",
+    "u": "mm",
+    "v": "mm",
+    "w": "mm",
+    "distance": "mm",
+    "theta": "mrad",
+    "phi": "mrad",
+    "opening angle": "mrad",
+}
+"""What figures quote each number in."""
+NUMBERS: dict[Target, tuple[str, ...]] = {
+    "energy": ("energy",),
+    "start": ("start",),
+    "position": ("u", "v", "w", "distance"),
+    "direction": ("theta", "phi", "opening angle"),
+}
+"""Numbers that figures quote of each target."""
+NETWORK = "network"
+LIGHT_SPEED = 29.979  # cm / ns
+REFRACTIVE_INDEX = 1.61  # of xenon, for its own light
+CM_TO_MM, NS_TO_PS, RAD_TO_MRAD = 10.0, 1e3, 1e3
+
+
+class Estimate(NamedTuple):
+    """An estimate of one number, its truth and, where it is told, its standard deviation (B)."""
+
+    value: Tensor
+    truth: Tensor
+    spread: Tensor | None = None
+
+
+def physical(name: Target, scaled: Tensor, reference: Tensor) -> Tensor:
+    """A target in the units of `XecBatch` (B, d).
+
+    Args:
+        name: Which target.
+        scaled: Its components as the network tells them (B, d).
+        reference: Time from which the start counts, in ns (B).
+    """
+    value = scaled * scaled.new_tensor(SCALES[name])
+    if name == "start":
+        return value + reference.unsqueeze(1)
+    if name == "direction":
+        return value / value.norm(dim=1, keepdim=True).clamp(min=1e-6)
+    return value
+
+
+def true_target(name: Target, batch: XecBatch) -> Tensor:
+    """What is true of a target, in the same units (B, d)."""
+    truth = getattr(batch, name)
+    return truth.view(len(truth), -1)
+
+
+def scaled_target(name: Target, batch: XecBatch, reference: Tensor) -> Tensor:
+    """What the network should tell (B, d), the inverse of `physical`."""
+    truth = true_target(name, batch)
+    if name == "start":
+        truth = truth - reference.unsqueeze(1)
+    return truth / truth.new_tensor(SCALES[name])
+
+
+def numbers(
+    name: Target, value: Tensor, truth: Tensor, spread: Tensor | None = None
+) -> dict[str, Estimate]:
+    """The numbers that figures quote of a target, in the units of figures.
+
+    Args:
+        name: Which target.
+        value: An estimate in the units of `XecBatch` (B, d).
+        truth: What is true (B, d).
+        spread: Standard deviations of the components (B, d), where they are told.
+    """
+    spreads = [None] * value.shape[1] if spread is None else list(spread.unbind(1))
+    match name:
+        case "energy":
+            share = 100 / truth[:, 0]  # per cent of the truth
+            told = None if spread is None else spreads[0] * share
+            return {"energy": Estimate(value[:, 0] * share, truth[:, 0] * share, told)}
+        case "start":
+            told = None if spread is None else spreads[0] * NS_TO_PS
+            return {"start": Estimate(value[:, 0] * NS_TO_PS, truth[:, 0] * NS_TO_PS, told)}
+        case "position":
+            found = {
+                axis: Estimate(
+                    value[:, i] * CM_TO_MM,
+                    truth[:, i] * CM_TO_MM,
+                    None if spread is None else spreads[i] * CM_TO_MM,
+                )
+                for i, axis in enumerate("uvw")
+            }
+            apart = (_to_xyz(value) - _to_xyz(truth)).norm(dim=1) * CM_TO_MM
+            return found | {"distance": Estimate(apart, torch.zeros_like(apart))}
+        case _:
+            polar, azimuth = _angles(value), _angles(truth)
+            found = {
+                angle: Estimate(a * RAD_TO_MRAD, b * RAD_TO_MRAD)
+                for angle, a, b in zip(("theta", "phi"), polar, azimuth, strict=True)
+            }
+            # an arccosine would lose small angles
+            opening = torch.atan2(
+                torch.linalg.cross(value, truth).norm(dim=1), (value * truth).sum(1)
+            )
+            opening = opening * RAD_TO_MRAD
+            return found | {"opening angle": Estimate(opening, torch.zeros_like(opening))}
+
+
+class Fitted(NamedTuple):
+    """What estimates without a network learn from training events.
+
+    Attributes:
+        energy: From `baselines.fit_linear_energy`, in MeV a photon (2).
+        position: Offset and slope of u, v and w (3, 2).
+        start: Offset and slope of the start (2).
+    """
+
+    energy: Tensor
+    position: Tensor
+    start: Tensor
+
+
+def fit_classical(batch: XecBatch) -> Fitted:
+    """Fit what `classical` needs.
+
+    Args:
+        batch: Training events.
+    """
+    position, _ = _centroid_and_depth(batch)
+    axes = zip(position.unbind(1), batch.position.unbind(1), strict=True)
+    lines = torch.stack([baselines.fit_line(*axis) for axis in axes])  # (3, 2)
+    source = _to_xyz(_along(lines, position))
+    return Fitted(
+        baselines.fit_linear_energy(batch.photons, batch.valid, batch.energy),
+        lines,
+        baselines.fit_line(_start_by_flight(batch, source), batch.start),
+    )
+
+
+def classical(batch: XecBatch, fitted: Fitted) -> dict[str, dict[Target, Tensor]]:
+    """Estimates without a network, by the name of the method, in the units of `XecBatch` (B, d).
+
+    Args:
+        batch: The events.
+        fitted: What training events taught.
+    """
+    energy = baselines.linear_energy(batch.photons, batch.valid, fitted.energy)
+    position = _along(fitted.position, _centroid_and_depth(batch)[0])
+    source, true_source = _to_xyz(position), _to_xyz(batch.position)
+    start = _along(fitted.start.unsqueeze(0), _start_by_flight(batch, source).unsqueeze(1))
+    return {
+        "sum of photons": {"energy": energy.unsqueeze(1)},
+        "times of flight": {"start": start},
+        "centroid, depth by least squares": {
+            "position": position,
+            "direction": source / source.norm(dim=1, keepdim=True),
+        },
+        "true first interaction": {
+            "direction": true_source / true_source.norm(dim=1, keepdim=True)
+        },
+    }
+
+
+def _centroid_and_depth(batch: XecBatch) -> tuple[Tensor, Tensor]:
+    """The middle of the light along u, v and w in cm (B, 3), and how much light there is (B)."""
+    uv = baselines.centroid(batch.photons, batch.valid)
+    depth, light = baselines.least_squares_depth(batch.photons, batch.valid, uv)
+    return torch.cat([uv, depth.unsqueeze(1)], 1), light
+
+
+def _along(lines: Tensor, values: Tensor) -> Tensor:
+    """Take each component of values (B, d) along its line (d, 2)."""
+    return lines[:, 0] + lines[:, 1] * values
+
+
+def _start_by_flight(batch: XecBatch, source: Tensor) -> Tensor:
+    """Mean time of bright sensors less what light and photon take to them, in ns (B).
+
+    Args:
+        batch: The events.
+        source: Where the photon interacted, (x, y, z) in cm (B, 3).
+    """
+    position = torch.from_numpy(xec.sensors().position.copy()).to(source)
+    light = torch.cdist(source, position) * REFRACTIVE_INDEX / LIGHT_SPEED  # (B, S)
+    weight = torch.where(batch.time_valid, batch.photons, 0.0)
+    early = torch.where(batch.time_valid, batch.time - light, 0.0)
+    mean = (weight * early).sum(1) / weight.sum(1).clamp(min=1e-6)
+    return mean - source.norm(dim=1) / LIGHT_SPEED
+
+
+def _to_xyz(position: Tensor) -> Tensor:
+    """(u, v, w) to (x, y, z), both in cm (B, 3)."""
+    xyz = xec.uvw_to_xyz(position.detach().cpu().double().numpy())
+    return torch.from_numpy(xyz).to(position)
+
+
+def _angles(direction: Tensor) -> tuple[Tensor, Tensor]:
+    """Polar angle and azimuth in radians, as `hepattn.physics.xec.vector_to_angles`, both (B)."""
+    x, y, z = direction.unbind(1)
+    return z.clamp(-1, 1).acos(), torch.atan2(y, -x)

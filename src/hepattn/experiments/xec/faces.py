@@ -1,0 +1,125 @@
+"""The six faces of the detector as images and hexagonal arrays, and back to sensors."""
+
+# B events, S sensors, H rows, W columns, N nodes of a hexagonal face, C channels
+
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hepattn.physics import xec
+
+Outer = Literal["split", "coarse", "finegrid"]
+HEX_FACES = ("top", "bottom")
+IMAGES: dict[Outer, tuple[str, ...]] = {
+    "split": ("inner", "us", "ds", "coarse", "centre"),
+    "coarse": ("inner", "us", "ds", "coarse"),
+    "finegrid": ("inner", "us", "ds", "fine"),
+}
+
+
+class Faces(nn.Module):
+    """Cut what the sensors saw into one image for each curved face and one array for each end.
+
+    Rows of an image are steps in azimuth, columns steps along the axis (in depth on the sides).
+
+    Args:
+        outer: How the outer face appears, whose sensors stand closer in its centre: ``split`` into
+            a coarse image and one of the centre, which show all sensors (twelve of them twice);
+            the ``coarse`` image alone, without the 18 sensors that the centre adds; or a
+            ``finegrid`` over which the light of each sensor is spread.
+
+    Attributes:
+        images: Names of the images, in the order of their tokens; those of the ends follow.
+        covered: Whether a sensor is in any of them (S).
+    """
+
+    covered: Tensor
+    slot: Tensor
+    hexagons: Tensor
+    share: Tensor
+    fine_sensor: Tensor
+
+    def __init__(self, outer: Outer = "split") -> None:
+        super().__init__()
+        self.images = IMAGES[outer]
+        indices = {name: xec.grid(name) for name in self.images if name != "fine"}
+        if outer == "finegrid":
+            fine = xec.fine_grid()
+            indices["fine"] = fine.sensor
+            self._register("share", fine.share.astype(np.float32))
+            shown, place = np.unique(fine.sensor, return_inverse=True)
+            self.num_fine = len(shown)
+            self._register("fine_sensor", place.ravel())
+        for name, index in indices.items():
+            self._register(f"index_{name}", index)
+        self._register("hexagons", np.stack([xec.hex_face(name) for name in HEX_FACES]))
+        # Where a sensor's own cell is among all cells; a later image has the last word.
+        slot = np.full(xec.NUM_SENSORS, -1)
+        first = 0
+        for name in (*self.images, *HEX_FACES):
+            ids = xec.hex_face(name) if name in HEX_FACES else indices[name]
+            ids = np.unique(ids) if name == "fine" else ids.ravel()
+            slot[ids] = first + np.arange(len(ids))
+            first += len(ids)
+        self._register("slot", slot)
+        self._register("covered", slot >= 0)
+
+    def _register(self, name: str, values: np.ndarray) -> None:
+        self.register_buffer(name, torch.from_numpy(np.array(values)), persistent=False)
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of images and ends."""
+        return len(self.images) + len(HEX_FACES)
+
+    def num_sensors(self, name: str) -> int:
+        """Number of sensors that an image shows."""
+        return self.num_fine if name == "fine" else self.index(name).numel()
+
+    def index(self, name: str) -> Tensor:
+        """Sensor of each cell of an image (H, W)."""
+        return self.get_buffer(f"index_{name}")
+
+    def image(self, values: Tensor, name: str) -> Tensor:
+        """Arrange what sensors have (B, S, ...) as an image (B, H, W, ...)."""
+        return values[:, self.index(name)]
+
+    def photons(self, photons: Tensor, name: str) -> Tensor:
+        """Arrange numbers of photons (B, S) as an image (B, H, W), whose cells share a sensor's."""
+        image = self.image(photons, name)
+        return image * self.share if name == "fine" else image
+
+    def nodes(self, values: Tensor) -> Tensor:
+        """Arrange what sensors have (B, S, ...) as the two ends (B, 2, N, ...)."""
+        return values[:, self.hexagons]
+
+    def positions(self, name: str) -> Tensor:
+        """Where the sensors of an image's cells are, in cm (H, W, 3)."""
+        position = torch.from_numpy(np.array(xec.sensors().position, np.float32))
+        return position[self.index(name).cpu()]
+
+    def to_sensors(self, images: list[Tensor], nodes: Tensor) -> Tensor:
+        """Read off what each sensor has, 0 for those that no image shows.
+
+        Args:
+            images: One for each of ``images`` (B, H, W, C).
+            nodes: The two ends (B, 2, N, C).
+
+        Returns:
+            (B, S, C)
+        """
+        cells = [self._cells(x, name) for x, name in zip(images, self.images, strict=True)]
+        cells = torch.cat([*cells, nodes.flatten(1, 2)], 1)  # (B, cells, C)
+        sensors = cells[:, self.slot.clamp(min=0)]  # (B, S, C)
+        return torch.where(self.covered.unsqueeze(-1), sensors, 0.0)
+
+    def _cells(self, image: Tensor, name: str) -> Tensor:
+        """One row a sensor of the image, in the order of ``slot`` (B, sensors, C)."""
+        cells = image.flatten(1, 2)  # (B, H W, C)
+        if name != "fine":
+            return cells
+        cells = cells * self.share.view(1, -1, 1)
+        total = cells.new_zeros(len(cells), self.num_fine, cells.shape[-1])
+        return total.index_add(1, self.fine_sensor, cells)  # the mean over a sensor's cells
