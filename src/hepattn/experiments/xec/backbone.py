@@ -22,7 +22,7 @@ from hepattn.physics import xec
 FaceAttention = Literal["none", "se", "cbam", "nonlocal"]
 PoolName = Literal["attention", "adaptive", "bilinear"]
 HexMixer = Literal["depthwise", "gat"]
-StemName = Literal["same", "shrinking"]
+StemName = Literal["patch", "same", "shrinking"]
 
 FACE_ATTENTIONS: dict[FaceAttention, Callable[[int], nn.Module] | None] = {
     "none": None,
@@ -30,6 +30,12 @@ FACE_ATTENTIONS: dict[FaceAttention, Callable[[int], nn.Module] | None] = {
     "cbam": ConvBlockAttention,
     "nonlocal": NonLocal,
 }
+STEMS: dict[StemName, tuple[int, int, Literal["same"] | int]] = {
+    "patch": (2, 2, "same"),
+    "same": (3, 1, "same"),
+    "shrinking": (4, 1, 1),
+}
+"""Width, stride and border of the first convolution."""
 GRID = 4  # rows and columns that an image is pooled to
 FIRST_BLOCKS, LAST_BLOCKS = 2, 3
 POSITION_SCALE = 50.0  # cm
@@ -83,7 +89,8 @@ class FaceBackbone(nn.Module):
         num_channels: Channels of a cell.
         width: Channels C of the first blocks; the last ones have twice as many.
         dim: Features D of the token.
-        stem: A 3 x 3 convolution that keeps the ``same`` size, or the seed's of 4 x 4 with a border
+        stem: First convolution: of each ``patch`` of 2 x 2 cells, at a quarter of the cost of all
+            that follows; 3 x 3 that keeps the ``same`` size; or the seed's of 4 x 4 with a border
             of one, which loses a row and a column, ``shrinking``.
         pool: How the image becomes 16 vectors: by ``attention`` of learned vectors, by ``adaptive``
             means over 4 x 4 areas, or by ``bilinear`` interpolation to 4 x 4 points, which reads 64
@@ -98,7 +105,7 @@ class FaceBackbone(nn.Module):
         num_channels: int,
         width: int,
         dim: int,
-        stem: StemName = "same",
+        stem: StemName = "patch",
         pool: PoolName = "attention",
         attention: FaceAttention = "none",
         drop_path: float = 0.0,
@@ -106,14 +113,13 @@ class FaceBackbone(nn.Module):
     ) -> None:
         super().__init__()
         block = partial(ConvNeXtBlock, drop_path=drop_path, masking=masking)
-        keeps = stem == "same"
-        self.stem = MaskedConv(
-            num_channels, width, 3 if keeps else 4, padding="same" if keeps else 1
-        )
+        kernel, stride, padding = STEMS[stem]
+        self.stem = MaskedConv(num_channels, width, kernel, stride, padding)
         self.stem_norm = nn.LayerNorm(width, eps=1e-6)
         self.first = nn.ModuleList(block(width) for _ in range(FIRST_BLOCKS))
         self.down_norm = nn.LayerNorm(width, eps=1e-6)
-        self.down = MaskedConv(width, 2 * width, 2, stride=2, padding="same" if keeps else 0)
+        ends = 0 if stem == "shrinking" else "same"
+        self.down = MaskedConv(width, 2 * width, 2, stride=2, padding=ends)
         own = [None] * (LAST_BLOCKS - 1) + [FACE_ATTENTIONS[attention]]
         self.last = nn.ModuleList(block(2 * width, attention=made) for made in own)
         self.pool = pool
@@ -143,7 +149,8 @@ class FaceBackbone(nn.Module):
         for block in self.last:
             x = block(x, visible)
         if self.pooling is not None:
-            slots = self.pooling(x, visible, _halve(position, x.shape[1:3]) / POSITION_SCALE)
+            place = _shrink(position, x.shape[1:3], self.stem.stride * 2) / POSITION_SCALE
+            slots = self.pooling(x, visible, place)
             return self.project(slots.flatten(1))
         x = torch.where(visible.unsqueeze(-1), x, 0.0).permute(0, 3, 1, 2)  # (B, 2C, H, W)
         if self.pool == "bilinear":
@@ -154,10 +161,10 @@ class FaceBackbone(nn.Module):
         return self.project(pooled.flatten(1))
 
 
-def _halve(position: Tensor, size: tuple[int, int]) -> Tensor:
-    """Mean position of the cells that each cell of a halved image is made of, (G, H, W, 3)."""
+def _shrink(position: Tensor, size: tuple[int, int], factor: int) -> Tensor:
+    """Mean position of the cells that each cell of a smaller image is made of, (G, H, W, 3)."""
     image = position.permute(0, 3, 1, 2)  # (G, 3, H, W)
-    pooled = F.avg_pool2d(image, 2, ceil_mode=True, count_include_pad=False)
+    pooled = F.avg_pool2d(image, factor, ceil_mode=True, count_include_pad=False)
     return pooled[..., : size[0], : size[1]].permute(0, 2, 3, 1)
 
 

@@ -73,7 +73,7 @@ class EncoderOptions:
     dropout: float = 0.0
     drop_path: float = 0.0
     outer: Outer = "split"
-    stem: StemName = "same"
+    stem: StemName = "patch"
     pool: PoolName = "attention"
     attention: FaceAttention = "none"
     hex_mixer: HexMixer = "depthwise"

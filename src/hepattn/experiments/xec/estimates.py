@@ -2,8 +2,10 @@
 
 # B events, S sensors, d components of a target
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,6 +31,7 @@ NUMBERS: dict[Target, tuple[str, ...]] = {
     "start": ("start",),
     "position": ("u", "v", "w", "distance"),
     "direction": ("theta", "phi", "opening angle"),
+    "angles": ("theta", "phi", "opening angle"),
 }
 """Numbers that figures quote of each target."""
 NETWORK = "network"
@@ -63,6 +66,8 @@ def physical(name: Target, scaled: Tensor, reference: Tensor) -> Tensor:
 
 def true_target(name: Target, batch: XecBatch) -> Tensor:
     """What is true of a target, in the same units (B, d)."""
+    if name == "angles":
+        return torch.stack(_angles(batch.direction), 1)
     truth = getattr(batch, name)
     return truth.view(len(truth), -1)
 
@@ -106,18 +111,33 @@ def numbers(
             }
             apart = (_to_xyz(value) - _to_xyz(truth)).norm(dim=1) * CM_TO_MM
             return found | {"distance": Estimate(apart, torch.zeros_like(apart))}
+        case "angles":
+            return _directions(value, truth, _to_vector(value), _to_vector(truth), spreads)
         case _:
-            polar, azimuth = _angles(value), _angles(truth)
-            found = {
-                angle: Estimate(a * RAD_TO_MRAD, b * RAD_TO_MRAD)
-                for angle, a, b in zip(("theta", "phi"), polar, azimuth, strict=True)
-            }
-            # an arccosine would lose small angles
-            opening = torch.atan2(
-                torch.linalg.cross(value, truth).norm(dim=1), (value * truth).sum(1)
-            )
-            opening = opening * RAD_TO_MRAD
-            return found | {"opening angle": Estimate(opening, torch.zeros_like(opening))}
+            angles = (torch.stack(_angles(x), 1) for x in (value, truth))
+            return _directions(*angles, value, truth, [None, None])
+
+
+def _directions(
+    angles: Tensor,
+    true_angles: Tensor,
+    vector: Tensor,
+    true_vector: Tensor,
+    spreads: Sequence[Tensor | None],
+) -> dict[str, Estimate]:
+    """Numbers of a direction, given its angles (B, 2) and its unit vector (B, 3)."""
+    found = {
+        name: Estimate(
+            angles[:, i] * RAD_TO_MRAD,
+            true_angles[:, i] * RAD_TO_MRAD,
+            None if spreads[i] is None else spreads[i] * RAD_TO_MRAD,
+        )
+        for i, name in enumerate(("theta", "phi"))
+    }
+    # an arccosine would lose small angles
+    across = torch.linalg.cross(vector, true_vector).norm(dim=1)
+    opening = torch.atan2(across, (vector * true_vector).sum(1)) * RAD_TO_MRAD
+    return found | {"opening angle": Estimate(opening, torch.zeros_like(opening))}
 
 
 class Fitted(NamedTuple):
@@ -125,11 +145,13 @@ class Fitted(NamedTuple):
 
     Attributes:
         energy: From `baselines.fit_linear_energy`, in MeV a photon (2).
+        light: Offset and slope of the energy in MeV with the light of a point (2).
         position: Offset and slope of u, v and w (3, 2).
         start: Offset and slope of the start (2).
     """
 
     energy: Tensor
+    light: Tensor
     position: Tensor
     start: Tensor
 
@@ -140,12 +162,13 @@ def fit_classical(batch: XecBatch) -> Fitted:
     Args:
         batch: Training events.
     """
-    position, _ = _centroid_and_depth(batch)
+    position, light = _centroid_and_depth(batch)
     axes = zip(position.unbind(1), batch.position.unbind(1), strict=True)
     lines = torch.stack([baselines.fit_line(*axis) for axis in axes])  # (3, 2)
     source = _to_xyz(_along(lines, position))
     return Fitted(
         baselines.fit_linear_energy(batch.photons, batch.valid, batch.energy),
+        baselines.fit_line(light, batch.energy),
         lines,
         baselines.fit_line(_start_by_flight(batch, source), batch.start),
     )
@@ -159,20 +182,27 @@ def classical(batch: XecBatch, fitted: Fitted) -> dict[str, dict[Target, Tensor]
         fitted: What training events taught.
     """
     energy = baselines.linear_energy(batch.photons, batch.valid, fitted.energy)
-    position = _along(fitted.position, _centroid_and_depth(batch)[0])
+    position, light = _centroid_and_depth(batch)
+    position = _along(fitted.position, position)
+    from_light = _along(fitted.light.unsqueeze(0), light.unsqueeze(1))
     source, true_source = _to_xyz(position), _to_xyz(batch.position)
     start = _along(fitted.start.unsqueeze(0), _start_by_flight(batch, source).unsqueeze(1))
     return {
         "sum of photons": {"energy": energy.unsqueeze(1)},
+        "light of a point": {"energy": from_light},
         "times of flight": {"start": start},
         "centroid, depth by least squares": {
             "position": position,
-            "direction": source / source.norm(dim=1, keepdim=True),
+            **_flight(source),
         },
-        "true first interaction": {
-            "direction": true_source / true_source.norm(dim=1, keepdim=True)
-        },
+        "true first interaction": _flight(true_source),
     }
+
+
+def _flight(source: Tensor) -> dict[Target, Tensor]:
+    """Direction of a photon from the middle of the target to a place in cm (B, 3)."""
+    direction = source / source.norm(dim=1, keepdim=True)
+    return {"direction": direction, "angles": torch.stack(_angles(direction), 1)}
 
 
 def _centroid_and_depth(batch: XecBatch) -> tuple[Tensor, Tensor]:
@@ -209,6 +239,13 @@ def _to_xyz(position: Tensor) -> Tensor:
 
 
 def _angles(direction: Tensor) -> tuple[Tensor, Tensor]:
-    """Polar angle and azimuth in radians, as `hepattn.physics.xec.vector_to_angles`, both (B)."""
-    x, y, z = direction.unbind(1)
-    return z.clamp(-1, 1).acos(), torch.atan2(y, -x)
+    """Polar angle and azimuth in radians of unit vectors (B, 3), both (B)."""
+    angles = xec.vector_to_angles(direction.detach().cpu().double().numpy())
+    theta, phi = (torch.from_numpy(np.array(angle)).to(direction) for angle in angles)
+    return theta, phi
+
+
+def _to_vector(angles: Tensor) -> Tensor:
+    """Unit vectors (B, 3) of polar angles and azimuths in radians (B, 2)."""
+    vector = xec.angles_to_vector(*angles.detach().cpu().double().numpy().T)
+    return torch.from_numpy(np.array(vector)).to(angles)

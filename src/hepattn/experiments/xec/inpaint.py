@@ -32,6 +32,7 @@ class Inpainting(FillingModule):
         mask: Which sensors are hidden.
         reconstruction: What the loss weighs.
         head: Whether ``faces`` are filled in as images or single ``sensors`` from their neighbours.
+        head_width: Features inside the head, a multiple of 8; 64 in the seed.
         times: Whether times are told, too.
         encoder_ckpt: Checkpoint of an autoencoder to start from; none by default.
         freeze_encoder: Whether its encoder stays as it is.
@@ -47,12 +48,13 @@ class Inpainting(FillingModule):
         mask: MaskOptions = MaskOptions(ratio=0.05),  # noqa: B008 frozen
         reconstruction: ReconstructionOptions = ReconstructionOptions(),  # noqa: B008 frozen
         head: HeadName = "sensors",
+        head_width: int = 32,
         times: bool = False,
         encoder_ckpt: str | None = None,
         freeze_encoder: bool = False,
         mirror: bool = True,
     ) -> None:
-        net = XecInpainter(encoder, head, 2 if times else 1)
+        net = XecInpainter(encoder, head, 2 if times else 1, head_width)
         super().__init__(
             net,
             mask,

@@ -24,7 +24,6 @@ from hepattn.physics import xec
 HeadName = Literal["faces", "sensors"]
 BANDS = 16  # features for each axis: eight frequencies, the finest of 6 cm
 NUM_NEIGHBOURS = 16
-FILLED, HEX_FILLED = 64, 96  # features of the seed's heads
 
 
 class ImageHead(nn.Module):
@@ -37,7 +36,7 @@ class ImageHead(nn.Module):
         width: Features of a cell inside.
     """
 
-    def __init__(self, dim: int, num_channels: int, num_outputs: int, width: int = FILLED) -> None:
+    def __init__(self, dim: int, num_channels: int, num_outputs: int, width: int) -> None:
         super().__init__()
         self.token = nn.Linear(dim, width)
         self.mix = nn.Conv2d(width + num_channels, width, 3, padding=1)
@@ -77,7 +76,7 @@ class FineHead(nn.Module):
     """
 
     def __init__(
-        self, dim: int, num_channels: int, num_outputs: int, faces: Faces, width: int = FILLED
+        self, dim: int, num_channels: int, num_outputs: int, faces: Faces, width: int
     ) -> None:
         super().__init__()
         self.image = ImageHead(dim, num_channels, width, width)
@@ -121,7 +120,7 @@ class HexHead(nn.Module):
         num_channels: int,
         num_outputs: int,
         mixer: HexMixer,
-        width: int = HEX_FILLED,
+        width: int,
     ) -> None:
         super().__init__()
         self.token = nn.Linear(dim, width)
@@ -156,16 +155,16 @@ class FacesHead(nn.Module):
         options: The encoder's.
         faces: Its faces.
         num_outputs: Channels O to fill in.
+        width: Features of a cell inside; those of a node at the ends are half as many again.
     """
 
-    def __init__(self, options: EncoderOptions, faces: Faces, num_outputs: int) -> None:
+    def __init__(self, options: EncoderOptions, faces: Faces, num_outputs: int, width: int) -> None:
         super().__init__()
-        num_channels = options.scaling.num_channels
-        shape = (options.dim, num_channels, num_outputs)
-        self.images = nn.ModuleDict({"image": ImageHead(*shape)})
+        shape = (options.dim, options.scaling.num_channels, num_outputs)
+        self.images = nn.ModuleDict({"image": ImageHead(*shape, width)})
         if "fine" in faces.images:
-            self.images["fine"] = FineHead(*shape, faces)
-        self.ends = HexHead(*shape, options.hex_mixer)
+            self.images["fine"] = FineHead(*shape, faces, width)
+        self.ends = HexHead(*shape, options.hex_mixer, width * 3 // 2)
 
     def forward(self, encoded: Encoded, faces: Faces, visible: Tensor, wanted: Tensor) -> Tensor:
         """Fill in all sensors, whatever is wanted, (B, S, O)."""
@@ -186,7 +185,7 @@ class SensorsHead(nn.Module):
         width: Features of a query and of a neighbour.
     """
 
-    def __init__(self, options: EncoderOptions, num_outputs: int, width: int = FILLED) -> None:
+    def __init__(self, options: EncoderOptions, num_outputs: int, width: int) -> None:
         super().__init__()
         sensors = xec.sensors()
         position = torch.from_numpy(np.array(sensors.position, np.float32))  # (S, 3)
@@ -201,7 +200,8 @@ class SensorsHead(nn.Module):
         self.kind = nn.Embedding(len(xec.FACES), width // 2)
         size = 3 * BANDS + width // 2
         self.query = nn.Linear(size, width)
-        self.seen = nn.Linear(options.scaling.num_channels + size, width)
+        self.seen = nn.Linear(options.scaling.num_channels, width)
+        self.there = nn.Linear(size, width, bias=False)
         self.tokens = nn.Linear(options.dim, width)
         heads = AttentionOptions(num_heads=4)
         self.local, self.across = (Attention(width, heads) for _ in range(2))
@@ -217,8 +217,7 @@ class SensorsHead(nn.Module):
         sensor = torch.arange(wanted.shape[1], device=wanted.device).expand_as(wanted)
         sensor = gathering.move(sensor)  # (B, M)
         x = self.query(identity)[sensor]  # (B, M, width)
-        every = identity.expand(len(wanted), -1, -1)
-        seen = self.seen(torch.cat([encoded.channels, every], -1))  # (B, S, width)
+        seen = self.seen(encoded.channels) + self.there(identity)  # (B, S, width)
         x = x + self._ask_neighbours(self.norms[0](x), seen, sensor, visible)
         plan = make_plan(
             Full(), torch.ones_like(encoded.tokens[..., 0], dtype=torch.bool), gathering.valid
@@ -250,15 +249,23 @@ class XecInpainter(nn.Module):
         head: Whether ``faces`` are filled in as images, all sensors of them, or single ``sensors``
             from their neighbours in space.
         num_outputs: Scaled photons alone (1), or times, too (2).
+        width: Features inside the head, a multiple of 8; 64 in the seed.
+
+    Raises:
+        ValueError: If the width is no such number.
     """
 
-    def __init__(self, encoder: EncoderOptions, head: HeadName, num_outputs: int) -> None:
+    def __init__(
+        self, encoder: EncoderOptions, head: HeadName, num_outputs: int, width: int = 32
+    ) -> None:
         super().__init__()
+        if width < 8 or width % 8:
+            raise ValueError(f"head_width={width} must be a multiple of 8")
         self.encoder = XecEncoder(encoder)
         self.head = (
-            FacesHead(encoder, self.encoder.faces, num_outputs)
+            FacesHead(encoder, self.encoder.faces, num_outputs, width)
             if head == "faces"
-            else SensorsHead(encoder, num_outputs)
+            else SensorsHead(encoder, num_outputs, width)
         )
         self.fills_all = head == "sensors"
 

@@ -83,9 +83,12 @@ class Told(NamedTuple):
 class XecRegression(XecModule):
     """Tell any of energy, start, position and direction of the photon.
 
+    The direction is a unit vector, or its polar angle and azimuth, the ``angles``.
+
     Args:
         encoder: What the encoder is made of.
-        targets: What is told, and how it is learned.
+        targets: What is told, and how it is learned: of ``energy``, ``start``, ``position``,
+            ``direction`` and ``angles`` any.
         optimizer: Builds the optimiser from the parameter groups.
         schedule: Builds the learning rate schedule; a constant rate by default.
         compile: Whether to compile the network, or the keywords of ``torch.compile``.
@@ -223,7 +226,7 @@ class XecRegression(XecModule):
         """One row an event: its numbers, what is told and how sure, and the truth if it is known.
 
         Energy in MeV, start in ns on the clock of the run where that is known and else after the
-        first time, position in cm, direction as a unit vector.
+        first time, position in cm, direction as a unit vector, angles in radians.
         """
         columns = {"run": batch.run, "event": batch.event}
         for name in self.weights:
@@ -291,6 +294,7 @@ COLUMNS: dict[Target, tuple[str, ...]] = {
     "start": ("start",),
     "position": ("u", "v", "w"),
     "direction": ("direction_x", "direction_y", "direction_z"),
+    "angles": ("theta", "phi"),
 }
 """Names of the columns of a prediction."""
 CONFIG = "regress.yaml"

@@ -11,14 +11,15 @@ from torch import Tensor, nn
 from hepattn.experiments.xec.encoder import EncoderOptions, XecEncoder
 from hepattn.nn.regression_head import RegressionHead, Variance
 
-Target = Literal["energy", "start", "position", "direction"]
-SIZES: dict[Target, int] = {"energy": 1, "start": 1, "position": 3, "direction": 3}
+Target = Literal["energy", "start", "position", "direction", "angles"]
+SIZES: dict[Target, int] = {"energy": 1, "start": 1, "position": 3, "direction": 3, "angles": 2}
 """Components of each target."""
 SCALES: dict[Target, tuple[float, ...]] = {
     "energy": (52.8,),  # MeV, of a signal photon
     "start": (1.0,),  # ns
     "position": (24.0, 68.0, 10.0),  # cm: half the fiducial size along u and v, and a depth
     "direction": (1.0, 1.0, 1.0),
+    "angles": (1.0, 1.0),  # polar angle and azimuth in radians
 }
 """What each component is divided by."""
 
