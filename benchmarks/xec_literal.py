@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 CHANNELS = 2  # photons and time
 HEX_ROWS = (11, 12, 11, 12, 13, 14)  # sensors of each row
-# Steps to the six neighbours in rows and half pitches; types of directions 1 to 6, 0 is the node.
+# Steps from source to target in rows and half pitches: directions 1 to 6; 0 is the node itself.
 HEX_STEPS = ((0, -2), (0, 2), (-1, -1), (-1, 1), (1, -1), (1, 1))
 
 
@@ -65,8 +65,7 @@ def hex_edges() -> tuple[Tensor, Tensor, Tensor]:
                 other = HEX_ROWS[row + step]
                 twice = 2 * column - (length - 1) + shift + other - 1  # two columns
                 if twice % 2 == 0 and 0 <= twice // 2 < other:
-                    # The neighbour in that direction hands over to the node.
-                    edges.append((first[row + step] + twice // 2, first[row] + column, kind))
+                    edges.append((first[row] + column, first[row + step] + twice // 2, kind))
     source, target, direction = torch.tensor(edges).unbind(1)
     return source, target, direction
 
