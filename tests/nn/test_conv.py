@@ -250,12 +250,15 @@ def test_autocast_stays_near_full_precision() -> None:
     assert_close(found.float(), block(x, visible), atol=0.05, rtol=0.05)
 
 
-def test_a_compiled_block_has_no_graph_breaks() -> None:
-    block = ConvNeXtBlock(4)
+@pytest.mark.parametrize("size", [(5, 4), (24, 25)])
+def test_a_compiled_block_has_no_graph_breaks(size: tuple[int, int]) -> None:
+    block = ConvNeXtBlock(8)
     compiled = torch.compile(copy.deepcopy(block), backend="aot_eager", fullgraph=True)
-    x, visible = draw(2, 5, 4, 4)
-    x = x.float()
-    assert_close(compiled(x, visible), block(x, visible))
+    x, visible = draw(2, *size, 8, fill=0.0)
+    x = x.float().requires_grad_()
+    first, second = block(x, visible), compiled(x, visible)
+    assert_close(first, second)
+    assert_close(gradients(first, [x]), gradients(second, [x]))
 
 
 def test_drop_path_leaves_events_as_they_are() -> None:

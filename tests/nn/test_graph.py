@@ -23,6 +23,7 @@ def random_edges(num_edges: int = 30, seed: int = 0) -> Edges:
     generator = np.random.default_rng(seed)
     source = generator.integers(NUM_NODES, size=num_edges)
     target = (source + generator.integers(1, NUM_NODES - 1, size=num_edges)) % NUM_NODES
+    source.flags.writeable = False  # as arrays that several share may be
     return Edges(source, target, generator.integers(1, 7, size=num_edges), NUM_NODES)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hepattn.nn.next_block import Masking, NeXtBlock, hide
+from hepattn.ops.depthwise import depthwise_conv
 
 
 class DepthwiseConv(nn.Module):
@@ -30,8 +31,7 @@ class DepthwiseConv(nn.Module):
 
     def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
         """Convolve (B, H, W, C); masked cells must be zero already, as blocks make them."""
-        # Both permutations only rename dimensions: torch calls channels-last what we call by rows.
-        return self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return depthwise_conv(x, self.conv.weight, self.conv.bias)
 
 
 class ConvNeXtBlock(NeXtBlock):

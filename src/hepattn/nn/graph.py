@@ -22,8 +22,7 @@ class Edges:
     Args:
         source: Node that hands over, for each edge (E).
         target: Node that receives (E), another one.
-        direction: Number of the direction (E), from 1: what a node has itself comes from
-            direction 0.
+        direction: Number of the direction (E), from 1; 0 is that of a node to itself.
         num_nodes: Number of nodes N.
         num_directions: Number of directions K apart from 0; that of a hexagonal grid by default.
 
@@ -39,7 +38,7 @@ class Edges:
 
     def __post_init__(self) -> None:
         for name in ("source", "target", "direction"):
-            numbers = torch.as_tensor(getattr(self, name), dtype=torch.int64)
+            numbers = torch.tensor(np.asarray(getattr(self, name)), dtype=torch.int64)  # a copy
             if numbers.shape != (len(self.source),):
                 raise ValueError(
                     f"{name} of shape {tuple(numbers.shape)} must be one number for each of the "

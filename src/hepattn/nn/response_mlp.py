@@ -90,7 +90,7 @@ def _response_mlp(
     norms = x.new_zeros(len(x), len(bias_in))
     bias = torch.addmv(bias_out, weight_out, beta)
     for part in _parts(visible, x.shape, len(bias_in)):
-        _, hidden = _hidden(part.take(x), part.padding, weight_in, bias_in)
+        _, hidden = _hidden(part, part.take(x), weight_in, bias_in)
         norm = hidden.square().sum(1).sqrt_()  # (b, K)
         norms[part.events] = norm
         scaled = weight_out * _factor(norm, gamma).unsqueeze(1)  # (b, D, K)
@@ -110,7 +110,7 @@ def _response_mlp_backward(
     weight_out: Tensor,
     norms: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    grad_x = torch.zeros_like(x)
+    grad_x = x.new_zeros(x.shape)  # in rows, whatever the strides of x
     grad_weight_in, grad_bias_in = torch.zeros_like(weight_in), torch.zeros_like(bias_in)
     mean = norms.mean(-1, keepdim=True) + EPS  # (B, 1)
     factor = _factor(norms, gamma)  # (B, K)
@@ -118,7 +118,7 @@ def _response_mlp_backward(
     grad_bias_out = torch.zeros_like(weight_out[:, 0])
     for part in _parts(visible, x.shape, len(bias_in)):
         here = part.take(x)  # (b, n, C)
-        before, hidden = _hidden(here, part.padding, weight_in, bias_in)  # (b, n, K) each
+        before, hidden = _hidden(part, here, weight_in, bias_in)  # (b, n, K) each
         grad_out = part.take(grad)  # (b, n, D)
         grad_bias_out += grad_out.sum((0, 1))
         grad_scaled = grad_out.mT @ hidden  # (b, D, K)
@@ -150,13 +150,10 @@ def _response_mlp_backward(
     )
 
 
-def _hidden(
-    x: Tensor, padding: Tensor | None, weight: Tensor, bias: Tensor
-) -> tuple[Tensor, Tensor]:
+def _hidden(part: "_Part", x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """Hidden units before and after GELU, (b, n, K) each; the latter zero at padding."""
     before = torch.addmm(bias, x.flatten(0, 1), weight.T).view(*x.shape[:2], len(bias))
-    hidden = F.gelu(before)
-    return before, hidden if padding is None else hidden.masked_fill_(padding, 0.0)
+    return before, part.clear_padding(F.gelu(before))
 
 
 def _factor(norms: Tensor, gamma: Tensor) -> Tensor:
@@ -175,19 +172,18 @@ class _Part:
 
     def __init__(self, events: slice, places: int, visible: Tensor | None) -> None:
         self.events = events
-        self.index = self.padding = None
+        self.index = None
+        self.is_padded = False
         if visible is None:
             return
         event, place = visible.nonzero().unbind(1)  # (T)
-        counts = visible.sum(1)  # (b)
-        most = int(counts.max())
+        self.counts = visible.sum(1).tolist()
+        most = max(self.counts)
         column = (visible.cumsum(1) - 1)[event, place]
         self.index = event * places + place  # (T), among the places of all these events
         self.row = event * most + column  # (T), where they stand without masked places
         self.shape = (len(visible), most)
-        if int(counts.min()) < most:
-            real = torch.arange(most, device=visible.device) < counts.unsqueeze(1)
-            self.padding = ~real.unsqueeze(-1)  # (b, n, 1)
+        self.is_padded = min(self.counts) < most
 
     def take(self, x: Tensor) -> Tensor:
         """The visible places (b, n, C) of x (B, P, C); zero at padding."""
@@ -195,10 +191,17 @@ class _Part:
         if self.index is None:
             return x
         found = x.flatten(0, 1).index_select(0, self.index)  # (T, C)
-        if self.padding is None:
+        if not self.is_padded:
             return found.view(*self.shape, -1)
         rows = found.new_zeros(self.shape[0] * self.shape[1], x.shape[-1])
         return rows.index_copy_(0, self.row, found).view(*self.shape, -1)
+
+    def clear_padding(self, x: Tensor) -> Tensor:
+        """Put zero at the padding of x (b, n, K) in place."""
+        if self.is_padded:
+            for event, count in zip(x, self.counts, strict=True):
+                event[count:] = 0.0
+        return x
 
     def put(self, out: Tensor, x: Tensor) -> None:
         """Write the visible places (b, n, C) to where they belong in out (B, P, C)."""
@@ -207,7 +210,7 @@ class _Part:
             out.copy_(x)
             return
         rows = x.flatten(0, 1)
-        if self.padding is not None:
+        if self.is_padded:
             rows = rows.index_select(0, self.row)
         out.view(-1, out.shape[-1]).index_copy_(0, self.index, rows)
 
@@ -251,8 +254,8 @@ def _(
     weight_out: Tensor,
     norms: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    like = (x, weight_in, bias_in, gamma, beta, weight_out)
-    return (*(torch.empty_like(tensor) for tensor in like), x.new_empty(weight_out.shape[0]))
+    like = (x, weight_in, bias_in, gamma, beta, weight_out, weight_out[:, 0])
+    return tuple(x.new_empty(tensor.shape) for tensor in like)
 
 
 def _keep(
