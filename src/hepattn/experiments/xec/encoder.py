@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hepattn.experiments.xec.backbone import (
+    POSITION_SCALE,
     FaceAttention,
     FaceBackbone,
     HexBackbone,
@@ -30,6 +31,7 @@ from hepattn.physics import xec
 
 PositionName = Literal["learnable", "sinusoidal", "rotary", "alibi", "geometric"]
 COORDINATES = tuple(Coordinate(axis, scale=0.01) for axis in "xyz")  # cm, to order one
+NUM_MOMENTS = 8
 LIGHT_CENTRE, LIGHT_SPREAD = 4.0, 2.0  # of the logarithm of a face's mean number of photons
 
 
@@ -59,8 +61,8 @@ class EncoderOptions:
             (``rotary``); or scores that fall with the distance between faces (``alibi``).
         masking: How blocks leave out what is not visible: as sparse convolutions, or as the
             seed's code, ``seed``, see `ConvNeXtBlock`.
-        totals: Whether each token also gets the logarithm of the light that its face saw and how
-            much of the face was visible, which images normalise away.
+        moments: Whether each token also gets what normalised images lose: the logarithm of the
+            light that its face saw, how much of the face was visible, and where the light was.
         scaling: From photons and times to channels.
     """
 
@@ -79,7 +81,7 @@ class EncoderOptions:
     hex_mixer: HexMixer = "depthwise"
     pos_embed: PositionName = "learnable"
     masking: Masking = "sparse"
-    totals: bool = True
+    moments: bool = True
     scaling: ScalingOptions = field(default_factory=ScalingOptions)
 
 
@@ -130,9 +132,11 @@ class XecEncoder(nn.Module):
             options.drop_path,
             options.masking,
         )
-        self.totals = nn.Linear(2, options.dim) if options.totals else None
+        self.moments = nn.Linear(NUM_MOMENTS, options.dim) if options.moments else None
         for name in self.faces.images:
             self.register_buffer(f"place_{name}", self.faces.positions(name), persistent=False)
+        for name, place in zip(HEX_FACES, self.faces.end_positions(), strict=True):
+            self.register_buffer(f"place_{name}", place, persistent=False)
         self.position = FacePosition(options, self.faces.images)
         self.fusion = Encoder(
             options.dim,
@@ -165,8 +169,8 @@ class XecEncoder(nn.Module):
         nodes, visible = self.faces.nodes(channels), self.faces.nodes(valid)
         ends = self.hexagon(nodes.flatten(0, 1), visible.flatten(0, 1))  # (B 2, D)
         tokens = torch.stack([*tokens, *ends.unflatten(0, (-1, 2)).unbind(1)], 1)  # (B, T, D)
-        if self.totals is not None:
-            tokens = tokens + self.totals(self._light(photons, valid))
+        if self.moments is not None:
+            tokens = tokens + self.moments(self._moments(photons, valid))
         tokens, bias, positions = self.position(tokens)
         everywhere = torch.ones_like(tokens[..., 0], dtype=torch.bool)
         tokens = self.fusion(tokens, everywhere, bias=bias, positions=positions)
@@ -193,27 +197,38 @@ class XecEncoder(nn.Module):
             tokens |= dict(zip(alike, made, strict=True))
         return [tokens[name] for name in self.faces.images]
 
-    def _light(self, photons: Tensor, valid: Tensor) -> Tensor:
-        """Logarithm of the mean number of photons, and the visible share, of each token."""
-        shown = torch.where(valid, photons, 0.0)
+    def _moments(self, photons: Tensor, valid: Tensor) -> Tensor:
+        """What each image says as a whole, (B, T, NUM_MOMENTS), in float32.
+
+        The logarithm of the mean light, the visible share, and where the light is, of the order of
+        one: the mean place of the visible cells weighed by their photons, and by their squares,
+        which follows the brightest ones.
+        """
+        shown = torch.where(valid, photons, 0.0).clamp(min=0)
         parts = []
-        for name in self.faces.images:
-            # each sensor once, whatever number of cells shows it
-            cells = self.faces.photons(shown, name).flatten(1)  # (B, H W)
-            seen = self.faces.image(valid, name).flatten(1).float()
-            if name == "fine":
-                seen = seen * self.faces.share.flatten()
-            parts.append((cells.sum(1), seen.sum(1), self.faces.num_sensors(name)))
-        seen = self.faces.nodes(valid).float()
-        light = self.faces.nodes(shown).sum(-1)  # (B, 2)
-        for end in range(len(HEX_FACES)):
-            parts.append((light[:, end], seen[:, end].sum(-1), seen.shape[-1]))
-        total, number, size = zip(*parts, strict=True)
-        total, number = torch.stack(total, 1), torch.stack(number, 1)  # (B, T)
-        with torch.autocast(photons.device.type, enabled=False):
-            mean = (total / number.clamp(min=1e-6)).clamp(min=0).log1p()
-            share = number / number.new_tensor(size)
-            return torch.stack([(mean - LIGHT_CENTRE) / LIGHT_SPREAD, share], -1)  # (B, T, 2)
+        for name in (*self.faces.images, *HEX_FACES):
+            place = self.get_buffer(f"place_{name}").flatten(0, -2) / POSITION_SCALE
+            if name in HEX_FACES:
+                end = HEX_FACES.index(name)
+                light, seen = (self.faces.nodes(x)[:, end] for x in (shown, valid))
+            else:
+                light = self.faces.photons(shown, name).flatten(1)
+                seen = self.faces.image(valid, name).flatten(1)
+            parts.append(_image_moments(light, seen, place))
+        return torch.stack(parts, 1)
+
+
+def _image_moments(light: Tensor, seen: Tensor, place: Tensor) -> Tensor:
+    """Moments of one image of N cells at places (N, 3), see `XecEncoder`, (B, NUM_MOMENTS)."""
+    with torch.autocast(light.device.type, enabled=False):
+        share = seen.float().mean(1)  # (B)
+        mean = (light.mean(1) / share.clamp(min=1e-6)).log1p()
+        centres = [
+            weight @ place / weight.sum(1, keepdim=True).clamp(min=1e-6)  # (B, 3)
+            for weight in (light, light.square())
+        ]
+        whole = torch.stack([(mean - LIGHT_CENTRE) / LIGHT_SPREAD, share], 1)
+        return torch.cat([whole, *centres], 1)
 
 
 class FacePosition(nn.Module):

@@ -74,10 +74,6 @@ class Faces(nn.Module):
         """Number of images and ends."""
         return len(self.images) + len(HEX_FACES)
 
-    def num_sensors(self, name: str) -> int:
-        """Number of sensors that an image shows."""
-        return self.num_fine if name == "fine" else self.index(name).numel()
-
     def index(self, name: str) -> Tensor:
         """Sensor of each cell of an image (H, W)."""
         return self.get_buffer(f"index_{name}")
@@ -97,8 +93,11 @@ class Faces(nn.Module):
 
     def positions(self, name: str) -> Tensor:
         """Where the sensors of an image's cells are, in cm (H, W, 3)."""
-        position = torch.from_numpy(np.array(xec.sensors().position, np.float32))
-        return position[self.index(name).cpu()]
+        return _positions()[self.index(name)]
+
+    def end_positions(self) -> Tensor:
+        """Where the sensors of the two ends are, in cm (2, N, 3)."""
+        return _positions()[self.hexagons]
 
     def to_sensors(self, images: list[Tensor], nodes: Tensor) -> Tensor:
         """Read off what each sensor has, 0 for those that no image shows.
@@ -123,3 +122,8 @@ class Faces(nn.Module):
         cells = cells * self.share.view(1, -1, 1)
         total = cells.new_zeros(len(cells), self.num_fine, cells.shape[-1])
         return total.index_add(1, self.fine_sensor, cells)  # the mean over a sensor's cells
+
+
+def _positions() -> Tensor:
+    """Where all sensors are, in cm (S, 3)."""
+    return torch.from_numpy(np.array(xec.sensors().position, np.float32))

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
-from torchmetrics import CatMetric
+from torchmetrics import CatMetric, MeanMetric
 from torchmetrics.utilities import dim_zero_cat
 
 from hepattn.data.error import DataError
@@ -105,6 +105,9 @@ class XecRegression(XecModule):
         ValueError: If there is no target, or a probability is out of range.
     """
 
+    # Some losses with a variance fall to zero as the network grows surer.
+    monitor = ("val/error", "min")
+
     def __init__(
         self,
         encoder: EncoderOptions,
@@ -144,6 +147,7 @@ class XecRegression(XecModule):
             {stage: nn.ModuleDict() for stage in ("val", "test")}
         )  # residuals by number and method, made as they come
         self.seen = CatMetric()  # energy in MeV and depth in cm of the test events (J, 2)
+        self.error = MeanMetric()
         self.fitted: Fitted | None = None
 
     def on_test_start(self) -> None:
@@ -186,11 +190,21 @@ class XecRegression(XecModule):
             return
         told = {name: self._physical(name, outputs) for name in self.weights}
         self._collect(stage, NETWORK, batch, told)
+        self.error.update(self._errors(batch, outputs))
         if stage == "test":
             for method, found in classical(batch, self.fitted).items():
                 wanted = {n: (value, None) for n, value in found.items() if n in self.weights}
                 self._collect(stage, method, batch, wanted)
             self.seen.update(torch.stack([batch.energy, batch.position[:, 2]], 1))
+
+    def _errors(self, batch: XecBatch, outputs: Told) -> Tensor:
+        """Mean absolute error of the scaled targets of each event (B)."""
+        errors = [
+            (self.target_losses[name].split(output)[0] - truth).abs().mean(1)
+            for name, output in self._outputs(outputs).items()
+            for truth in [scaled_target(name, batch, outputs.reference)]
+        ]
+        return torch.stack(errors, 1).mean(1)
 
     def _collect(
         self,
@@ -216,9 +230,10 @@ class XecRegression(XecModule):
             for metric in (*collected.values(), self.seen):
                 synced.enter_context(metric.sync_context())
             values = {f"{stage}/{name}": resolution(r.residual()) for name, r in own.items()}
+            values[f"{stage}/error"] = self.error.compute()
             if stage == "test" and not self.trainer.fast_dev_run:
                 self._write_evaluation()
-        for metric in (*collected.values(), self.seen):
+        for metric in (*collected.values(), self.seen, self.error):
             metric.reset()
         self.log_dict(values, sync_dist=True, prog_bar=stage == "val")
 
