@@ -1,17 +1,17 @@
-"""What a network's targets are in the detector's units, and what other methods say of them."""
+"""The numbers that figures quote of targets, and what methods without a network say of them."""
 
 # B events, S sensors, d components of a target
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from hepattn.data.xec import XecBatch
 from hepattn.experiments.xec import baselines
-from hepattn.experiments.xec.regressor import SCALES, Target
+from hepattn.experiments.xec.regressor import Target
+from hepattn.experiments.xec.targets import to_angles, to_vector
 from hepattn.physics import xec
 
 UNITS = {
@@ -26,14 +26,6 @@ UNITS = {
     "opening angle": "mrad",
 }
 """What figures quote each number in."""
-NUMBERS: dict[Target, tuple[str, ...]] = {
-    "energy": ("energy",),
-    "start": ("start",),
-    "position": ("u", "v", "w", "distance"),
-    "direction": ("theta", "phi", "opening angle"),
-    "angles": ("theta", "phi", "opening angle"),
-}
-"""Numbers that figures quote of each target."""
 NETWORK = "network"
 LIGHT_SPEED = 29.979  # cm / ns
 REFRACTIVE_INDEX = 1.61  # of xenon, for its own light
@@ -46,38 +38,6 @@ class Estimate(NamedTuple):
     value: Tensor
     truth: Tensor
     spread: Tensor | None = None
-
-
-def physical(name: Target, scaled: Tensor, reference: Tensor) -> Tensor:
-    """A target in the units of `XecBatch` (B, d).
-
-    Args:
-        name: Which target.
-        scaled: Its components as the network tells them (B, d).
-        reference: Time from which the start counts, in ns (B).
-    """
-    value = scaled * scaled.new_tensor(SCALES[name])
-    if name == "start":
-        return value + reference.unsqueeze(1)
-    if name == "direction":
-        return value / value.norm(dim=1, keepdim=True).clamp(min=1e-6)
-    return value
-
-
-def true_target(name: Target, batch: XecBatch) -> Tensor:
-    """What is true of a target, in the same units (B, d)."""
-    if name == "angles":
-        return torch.stack(_angles(batch.direction), 1)
-    truth = getattr(batch, name)
-    return truth.view(len(truth), -1)
-
-
-def scaled_target(name: Target, batch: XecBatch, reference: Tensor) -> Tensor:
-    """What the network should tell (B, d), the inverse of `physical`."""
-    truth = true_target(name, batch)
-    if name == "start":
-        truth = truth - reference.unsqueeze(1)
-    return truth / truth.new_tensor(SCALES[name])
 
 
 def numbers(
@@ -112,9 +72,9 @@ def numbers(
             apart = (_to_xyz(value) - _to_xyz(truth)).norm(dim=1) * CM_TO_MM
             return found | {"distance": Estimate(apart, torch.zeros_like(apart))}
         case "angles":
-            return _directions(value, truth, _to_vector(value), _to_vector(truth), spreads)
+            return _directions(value, truth, to_vector(value), to_vector(truth), spreads)
         case _:
-            angles = (torch.stack(_angles(x), 1) for x in (value, truth))
+            angles = (torch.stack(to_angles(x), 1) for x in (value, truth))
             return _directions(*angles, value, truth, [None, None])
 
 
@@ -202,7 +162,7 @@ def classical(batch: XecBatch, fitted: Fitted) -> dict[str, dict[Target, Tensor]
 def _flight(source: Tensor) -> dict[Target, Tensor]:
     """Direction of a photon from the middle of the target to a place in cm (B, 3)."""
     direction = source / source.norm(dim=1, keepdim=True)
-    return {"direction": direction, "angles": torch.stack(_angles(direction), 1)}
+    return {"direction": direction, "angles": torch.stack(to_angles(direction), 1)}
 
 
 def _centroid_and_depth(batch: XecBatch) -> tuple[Tensor, Tensor]:
@@ -236,16 +196,3 @@ def _to_xyz(position: Tensor) -> Tensor:
     """(u, v, w) to (x, y, z), both in cm (B, 3)."""
     xyz = xec.uvw_to_xyz(position.detach().cpu().double().numpy())
     return torch.from_numpy(xyz).to(position)
-
-
-def _angles(direction: Tensor) -> tuple[Tensor, Tensor]:
-    """Polar angle and azimuth in radians of unit vectors (B, 3), both (B)."""
-    angles = xec.vector_to_angles(direction.detach().cpu().double().numpy())
-    theta, phi = (torch.from_numpy(np.array(angle)).to(direction) for angle in angles)
-    return theta, phi
-
-
-def _to_vector(angles: Tensor) -> Tensor:
-    """Unit vectors (B, 3) of polar angles and azimuths in radians (B, 2)."""
-    vector = xec.angles_to_vector(*angles.detach().cpu().double().numpy().T)
-    return torch.from_numpy(np.array(vector)).to(angles)

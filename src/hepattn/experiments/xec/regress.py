@@ -28,13 +28,17 @@ from hepattn.experiments.xec.estimates import (
     classical,
     fit_classical,
     numbers,
+)
+from hepattn.experiments.xec.module import XecModule
+from hepattn.experiments.xec.regressor import SIZES, Target, XecRegressor
+from hepattn.experiments.xec.report import print_regression
+from hepattn.experiments.xec.targets import (
+    Reference,
     physical,
+    physical_spread,
     scaled_target,
     true_target,
 )
-from hepattn.experiments.xec.module import XecModule
-from hepattn.experiments.xec.regressor import SCALES, SIZES, Target, XecRegressor
-from hepattn.experiments.xec.report import print_regression
 from hepattn.losses.regression import TargetLoss
 from hepattn.metrics.resolution import Residuals, bootstrap, resolution
 from hepattn.training.cli import run, run_script
@@ -73,11 +77,11 @@ class Told(NamedTuple):
 
     Attributes:
         scaled: Scaled targets, each with its log variances if it has any (B, O).
-        reference: Time from which the start counts, in ns (B).
+        reference: What the targets count from.
     """
 
     scaled: Tensor
-    reference: Tensor
+    reference: Reference
 
 
 class XecRegression(XecModule):
@@ -167,8 +171,8 @@ class XecRegression(XecModule):
             valid = valid & (torch.rand(valid.shape, device=valid.device) >= self.channel_dropout)
             time_valid = time_valid & valid
         scaled = self.net(photons, time, valid, time_valid)
-        reference = self.net.encoder.scaling.reference(photons, time, time_valid)
-        return Told(scaled, reference)
+        mean_time = self.net.encoder.scaling.reference(photons, time, time_valid)
+        return Told(scaled, Reference.of(photons, valid, mean_time))
 
     def losses(self, batch: XecBatch, outputs: Told) -> dict[str, Tensor]:
         """How far each target is off."""
@@ -271,7 +275,8 @@ class XecRegression(XecModule):
         value = physical(name, loss.split(output)[0], outputs.reference)
         if not loss.has_variance:
             return value, None
-        return value, loss.standard_deviation(output) * output.new_tensor(SCALES[name])
+        spread = physical_spread(name, loss.standard_deviation(output), outputs.reference)
+        return value, spread
 
     @rank_zero_only
     def _write_evaluation(self) -> None:

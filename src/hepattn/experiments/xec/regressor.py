@@ -14,14 +14,6 @@ from hepattn.nn.regression_head import RegressionHead, Variance
 Target = Literal["energy", "start", "position", "direction", "angles"]
 SIZES: dict[Target, int] = {"energy": 1, "start": 1, "position": 3, "direction": 3, "angles": 2}
 """Components of each target."""
-SCALES: dict[Target, tuple[float, ...]] = {
-    "energy": (52.8,),  # MeV, of a signal photon
-    "start": (1.0,),  # ns
-    "position": (24.0, 68.0, 10.0),  # cm: half the fiducial size along u and v, and a depth
-    "direction": (1.0, 1.0, 1.0),
-    "angles": (1.0, 1.0),  # polar angle and azimuth in radians
-}
-"""What each component is divided by."""
 
 
 class TargetHead(nn.Module):
@@ -93,8 +85,8 @@ class XecRegressor(nn.Module):
             time_valid: Where times are known (B, S).
 
         Returns:
-            Scaled targets, one behind the other, each with its log variances if it has any. The
-            start of the photon counts from the reference time of the scaling.
+            Scaled targets, one behind the other, each with its log variances if it has any; they
+            count from what `Reference` says.
         """
         tokens = self.encoder(photons, time, valid, time_valid).tokens.flatten(1)  # (B, T D)
         return torch.cat([head(tokens) for head in self.heads.values()], -1)
