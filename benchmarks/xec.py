@@ -93,6 +93,7 @@ def make_contenders(options: argparse.Namespace) -> dict[str, nn.Module]:
             outer="finegrid",
             stem="shrinking",
             pool="bilinear",
+            closeup=0,
             moments=False,
             scaling=ScalingOptions(time_reference="first", sentinels=(-1.0, -1.0), validity=False),
         )

@@ -115,7 +115,8 @@ class XecAutoencoder(nn.Module):
         """
         tokens = self.encoder(photons, time, valid, time_valid).tokens.unbind(1)
         decoders = [*self.images, *self.ends]
-        decoded = [decode(token) for decode, token in zip(decoders, tokens, strict=True)]
+        # the last token may be of a closeup, which shows what other images do
+        decoded = [decode(token) for decode, token in zip(decoders, tokens, strict=False)]
         num_images = len(self.images)
         ends = torch.stack(decoded[num_images:], 1)  # (B, 2, N, C)
         return self.encoder.faces.to_sensors(decoded[:num_images], ends)

@@ -61,6 +61,8 @@ class EncoderOptions:
             (``rotary``); or scores that fall with the distance between faces (``alibi``).
         masking: How blocks leave out what is not visible: as sparse convolutions, or as the
             seed's code, ``seed``, see `ConvNeXtBlock`.
+        closeup: Rows and columns of one more image, with a token and blocks of its own: the inner
+            face around its brightest sensor. All events look alike there; 0 for none.
         moments: Whether each token also gets what normalised images lose: the logarithm of the
             light that its face saw, how much of the face was visible, and where the light was.
         scaling: From photons and times to channels.
@@ -81,6 +83,7 @@ class EncoderOptions:
     hex_mixer: HexMixer = "depthwise"
     pos_embed: PositionName = "learnable"
     masking: Masking = "sparse"
+    closeup: int = 16
     moments: bool = True
     scaling: ScalingOptions = field(default_factory=ScalingOptions)
 
@@ -89,7 +92,7 @@ class Encoded(NamedTuple):
     """What the encoder makes of events.
 
     Attributes:
-        tokens: One for each image and each end (B, T, D).
+        tokens: One for each image, for each end, and for the closeup if there is one (B, T, D).
         channels: What it saw of each sensor (B, S, C).
         reference: Time from which scaled times count, in ns (B).
     """
@@ -114,7 +117,8 @@ class XecEncoder(nn.Module):
         self.scaling = SensorScaling(options.scaling)
         self.faces = Faces(options.outer)
         num_channels = options.scaling.num_channels
-        self.image = FaceBackbone(
+        make_backbone = partial(
+            FaceBackbone,
             num_channels,
             options.width,
             options.dim,
@@ -124,6 +128,11 @@ class XecEncoder(nn.Module):
             options.drop_path,
             options.masking,
         )
+        self.image = make_backbone()
+        self.closeup = None
+        if options.closeup:
+            self.closeup = make_backbone()
+            self.register_buffer("place_closeup", _closeup_places(options.closeup), False)
         self.hexagon = HexBackbone(
             num_channels,
             options.hex_width,
@@ -137,7 +146,8 @@ class XecEncoder(nn.Module):
             self.register_buffer(f"place_{name}", self.faces.positions(name), persistent=False)
         for name, place in zip(HEX_FACES, self.faces.end_positions(), strict=True):
             self.register_buffer(f"place_{name}", place, persistent=False)
-        self.position = FacePosition(options, self.faces.images)
+        names = (*self.faces.images, *HEX_FACES, *(["closeup"] if options.closeup else []))
+        self.position = FacePosition(options, names)
         self.fusion = Encoder(
             options.dim,
             options.num_fusion_layers,
@@ -150,7 +160,7 @@ class XecEncoder(nn.Module):
     @property
     def num_tokens(self) -> int:
         """Number T of tokens."""
-        return self.faces.num_tokens
+        return self.faces.num_tokens + (self.closeup is not None)
 
     def forward(self, photons: Tensor, time: Tensor, valid: Tensor, time_valid: Tensor) -> Encoded:
         """Encode events.
@@ -168,9 +178,14 @@ class XecEncoder(nn.Module):
         channels = self.scaling(photons, *given, reference)  # (B, S, C)
         nodes, visible = self.faces.nodes(channels), self.faces.nodes(valid)
         ends = self.hexagon(nodes.flatten(0, 1), visible.flatten(0, 1))  # (B 2, D)
-        tokens = torch.stack([*tokens, *ends.unflatten(0, (-1, 2)).unbind(1)], 1)  # (B, T, D)
+        tokens += ends.unflatten(0, (-1, 2)).unbind(1)
+        moments = self._moments(photons, valid)
+        if self.closeup is not None:
+            token, moment = self._look_closely(photons, valid, channels)
+            tokens, moments = [*tokens, token], [*moments, moment]
+        tokens = torch.stack(tokens, 1)  # (B, T, D)
         if self.moments is not None:
-            tokens = tokens + self.moments(self._moments(photons, valid))
+            tokens = tokens + self.moments(torch.stack(moments, 1))
         tokens, bias, positions = self.position(tokens)
         everywhere = torch.ones_like(tokens[..., 0], dtype=torch.bool)
         tokens = self.fusion(tokens, everywhere, bias=bias, positions=positions)
@@ -197,8 +212,20 @@ class XecEncoder(nn.Module):
             tokens |= dict(zip(alike, made, strict=True))
         return [tokens[name] for name in self.faces.images]
 
-    def _moments(self, photons: Tensor, valid: Tensor) -> Tensor:
-        """What each image says as a whole, (B, T, NUM_MOMENTS), in float32.
+    def _look_closely(
+        self, photons: Tensor, valid: Tensor, channels: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Token (B, D) and moments (B, NUM_MOMENTS) of the closeup."""
+        sensor, there = self.faces.closeup(photons, valid, self.options.closeup)
+        events = torch.arange(len(sensor), device=sensor.device).view(-1, 1, 1)
+        seen = there & valid[events, sensor]  # (B, H, W)
+        token = self.closeup(channels[events, sensor], seen, self.place_closeup)
+        light = torch.where(seen, photons[events, sensor], 0.0).flatten(1)
+        place = self.faces.place[sensor.flatten(1)] / POSITION_SCALE  # (B, H W, 3)
+        return token, _image_moments(light, seen.flatten(1), place)
+
+    def _moments(self, photons: Tensor, valid: Tensor) -> list[Tensor]:
+        """What each image says as a whole, (B, NUM_MOMENTS) each, in float32.
 
         The logarithm of the mean light, the visible share, and where the light is, of the order of
         one: the mean place of the visible cells weighed by their photons, and by their squares,
@@ -215,16 +242,23 @@ class XecEncoder(nn.Module):
                 light = self.faces.photons(shown, name).flatten(1)
                 seen = self.faces.image(valid, name).flatten(1)
             parts.append(_image_moments(light, seen, place))
-        return torch.stack(parts, 1)
+        return parts
+
+
+def _closeup_places(size: int) -> Tensor:
+    """Where the cells of a closeup are around its middle, spread over the range of other images."""
+    step = (torch.arange(size) - size // 2) * (2 * POSITION_SCALE / size)
+    rows, columns = torch.meshgrid(step, step, indexing="ij")
+    return torch.stack([torch.zeros_like(rows), rows, columns], -1).unsqueeze(0)  # (1, H, W, 3)
 
 
 def _image_moments(light: Tensor, seen: Tensor, place: Tensor) -> Tensor:
-    """Moments of one image of N cells at places (N, 3), see `XecEncoder`, (B, NUM_MOMENTS)."""
+    """Moments of one image of N cells at places (N or B N, 3), (B, NUM_MOMENTS)."""
     with torch.autocast(light.device.type, enabled=False):
         share = seen.float().mean(1)  # (B)
         mean = (light.mean(1) / share.clamp(min=1e-6)).log1p()
         centres = [
-            weight @ place / weight.sum(1, keepdim=True).clamp(min=1e-6)  # (B, 3)
+            (weight.unsqueeze(-1) * place).sum(1) / weight.sum(1, keepdim=True).clamp(min=1e-6)
             for weight in (light, light.square())
         ]
         whole = torch.stack([(mean - LIGHT_CENTRE) / LIGHT_SPREAD, share], 1)
@@ -236,20 +270,20 @@ class FacePosition(nn.Module):
 
     Args:
         options: The encoder's options.
-        images: Names of the images, whose tokens come before those of the ends.
+        names: What each token is of.
     """
 
     no_weight_decay = ("kind",)
     place: Tensor
     is_pmt: Tensor
 
-    def __init__(self, options: EncoderOptions, images: tuple[str, ...]) -> None:
+    def __init__(self, options: EncoderOptions, names: tuple[str, ...]) -> None:
         super().__init__()
-        face = {"coarse": "outer", "centre": "outer", "fine": "outer"}
-        numbers = [xec.FACES.index(face.get(name, name)) for name in (*images, *HEX_FACES)]
+        face = {"coarse": "outer", "centre": "outer", "fine": "outer", "closeup": "inner"}
+        numbers = [xec.FACES.index(face.get(name, name)) for name in names]
         place = torch.from_numpy(np.array(xec.face_centroids()[numbers], np.float32))  # (T, 3)
         self.register_buffer("place", place, persistent=False)
-        is_pmt = torch.tensor([name != "inner" for name in (*images, *HEX_FACES)])
+        is_pmt = torch.tensor([name not in ("inner", "closeup") for name in names])
         self.register_buffer("is_pmt", is_pmt.float().unsqueeze(-1), persistent=False)
         self.name = options.pos_embed
         self.num_heads = options.num_heads

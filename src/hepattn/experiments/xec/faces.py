@@ -33,10 +33,12 @@ class Faces(nn.Module):
     Attributes:
         images: Names of the images, in the order of their tokens; those of the ends follow.
         covered: Whether a sensor is in any of them (S).
+        place: Where the sensors are, in cm (S, 3).
     """
 
     covered: Tensor
     slot: Tensor
+    place: Tensor
     hexagons: Tensor
     share: Tensor
     fine_sensor: Tensor
@@ -64,6 +66,7 @@ class Faces(nn.Module):
             slot[ids] = first + np.arange(len(ids))
             first += len(ids)
         self._register("slot", slot)
+        self._register("place", np.array(xec.sensors().position, np.float32))
         self._register("covered", slot >= 0)
 
     def _register(self, name: str, values: np.ndarray) -> None:
@@ -93,11 +96,35 @@ class Faces(nn.Module):
 
     def positions(self, name: str) -> Tensor:
         """Where the sensors of an image's cells are, in cm (H, W, 3)."""
-        return _positions()[self.index(name)]
+        return self.place[self.index(name)]
 
     def end_positions(self) -> Tensor:
         """Where the sensors of the two ends are, in cm (2, N, 3)."""
-        return _positions()[self.hexagons]
+        return self.place[self.hexagons]
+
+    def closeup(self, photons: Tensor, valid: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        """Sensors of the inner face around its brightest one that is known.
+
+        Args:
+            photons: Photons (B, S).
+            valid: Where they are known (B, S).
+            size: Rows and columns.
+
+        Returns:
+            Sensor of each cell (B, size, size), and whether there is one: beyond the edge of the
+            face there is none. The brightest sensor is in row and column ``size // 2``.
+        """
+        grid = self.index("inner")  # (H, W)
+        light = torch.where(valid, photons, -torch.inf)[:, grid.flatten()]
+        brightest = light.argmax(1)  # (B)
+        step = torch.arange(size, device=photons.device) - size // 2
+        row = brightest.div(grid.shape[1], rounding_mode="floor").unsqueeze(1) + step  # (B, size)
+        column = brightest.remainder(grid.shape[1]).unsqueeze(1) + step
+        there = ((row >= 0) & (row < grid.shape[0])).unsqueeze(2)
+        there = there & ((column >= 0) & (column < grid.shape[1])).unsqueeze(1)
+        row = row.clamp(0, grid.shape[0] - 1).unsqueeze(2)
+        column = column.clamp(0, grid.shape[1] - 1).unsqueeze(1)
+        return grid[row, column], there
 
     def to_sensors(self, images: list[Tensor], nodes: Tensor) -> Tensor:
         """Read off what each sensor has, 0 for those that no image shows.
@@ -122,8 +149,3 @@ class Faces(nn.Module):
         cells = cells * self.share.view(1, -1, 1)
         total = cells.new_zeros(len(cells), self.num_fine, cells.shape[-1])
         return total.index_add(1, self.fine_sensor, cells)  # the mean over a sensor's cells
-
-
-def _positions() -> Tensor:
-    """Where all sensors are, in cm (S, 3)."""
-    return torch.from_numpy(np.array(xec.sensors().position, np.float32))

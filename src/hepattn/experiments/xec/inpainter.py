@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from hepattn.experiments.xec.backbone import HexMixer, hex_block
 from hepattn.experiments.xec.encoder import Encoded, EncoderOptions, XecEncoder
-from hepattn.experiments.xec.faces import Faces
+from hepattn.experiments.xec.faces import HEX_FACES, Faces
 from hepattn.nn.attention import Attention, AttentionOptions
 from hepattn.nn.conv import ConvNeXtBlock
 from hepattn.nn.gathering import gather_objects
@@ -172,7 +172,8 @@ class FacesHead(nn.Module):
         for place, name in enumerate(faces.images):
             head = self.images["fine" if name == "fine" else "image"]
             images.append(head(encoded.tokens[:, place], faces.image(encoded.channels, name)))
-        ends = encoded.tokens[:, len(faces.images) :]
+        first = len(faces.images)
+        ends = encoded.tokens[:, first : first + len(HEX_FACES)]
         return faces.to_sensors(images, self.ends(ends, faces.nodes(encoded.channels)))
 
 
