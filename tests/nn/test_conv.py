@@ -98,7 +98,8 @@ def test_a_block_is_computed_alike_with_and_without_the_fast_path(
     x, visible[0] = torch.randn_like(x), True  # no ties, of which any maximum may be taken
     leaves = [x.requires_grad_(), *block.parameters()]
     monkeypatch.setattr(response_mlp, "HIDDEN_VALUES", 2 * 7 * 5 * 24)  # two events at a time
-    for seen in (None, visible):
+    nearly_all = torch.rand(5, 7, 5) < 0.97
+    for seen in (None, visible, nearly_all):
         out = block(x, seen)
         fast = out, gradients(out, leaves)
         with monkeypatch.context() as context:
@@ -120,11 +121,12 @@ def test_the_fast_operator_keeps_the_rules_of_torch() -> None:
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("fill", [math.inf, math.nan])
+@pytest.mark.parametrize("share", [0.5, 0.97])
 def test_masked_values_influence_nothing(
-    attention: Callable[[int], nn.Module] | None, fill: float
+    attention: Callable[[int], nn.Module] | None, fill: float, share: float
 ) -> None:
     stack = Stack(attention=attention)
-    x, visible = draw(3, 9, 7, 2, fill=0.0)
+    x, visible = draw(3, 9, 7, 2, visible=share, fill=0.0)
     broken = torch.where(visible.unsqueeze(-1), x, fill).requires_grad_()
     leaves = [x.requires_grad_(), *stack.parameters()]
     expected, seen = stack(x, visible)
