@@ -15,7 +15,8 @@ from hepattn.nn.attention import Attention, AttentionOptions
 from hepattn.nn.channel_attention import ConvBlockAttention, NonLocal, SqueezeExcite
 from hepattn.nn.conv import ConvNeXtBlock, MaskedConv
 from hepattn.nn.graph import Edges, GraphAttention, HexDepthwise, HexNeXtBlock
-from hepattn.nn.next_block import Masking
+from hepattn.nn.next_block import Masking, hide
+from hepattn.nn.pooling import masked_mean
 from hepattn.ops.attention import Full, make_plan
 from hepattn.physics import xec
 
@@ -59,12 +60,12 @@ class AttentionPooling(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.attention = Attention(dim, AttentionOptions(num_heads=2 if dim % 2 == 0 else 1))
 
-    def forward(self, x: Tensor, visible: Tensor, position: Tensor) -> Tensor:
+    def forward(self, x: Tensor, visible: Tensor | None, position: Tensor) -> Tensor:
         """Pool the visible cells.
 
         Args:
             x: Image (B, H, W, C).
-            visible: Cells that are seen (B, H, W).
+            visible: Cells that are seen (B, H, W); None if all are.
             position: Where they are, of order one, in each of G groups of events (G, H, W, 3).
 
         Returns:
@@ -73,10 +74,10 @@ class AttentionPooling(nn.Module):
         place = self.position(position).repeat_interleave(len(x) // len(position), 0)
         cells = (self.norm(x) + place).flatten(1, 2)  # (B, H W, C)
         seeds = self.seeds.expand(len(x), -1, -1)  # (B, P, C)
-        seen = visible.flatten(1).unsqueeze(1).expand(-1, seeds.shape[1], -1)  # (B, P, H W)
-        plan = make_plan(
-            Full(), torch.ones_like(seen[:, 0]), torch.ones_like(seen[..., 0])
-        ).restrict(seen)
+        plan = make_plan(Full(), _all_true(cells), _all_true(seeds))
+        if visible is not None:
+            seen = visible.flatten(1).unsqueeze(1).expand(-1, seeds.shape[1], -1)  # (B, P, H W)
+            plan = plan.restrict(seen)
         return self.attention(seeds, plan, context=cells)[0]
 
 
@@ -128,12 +129,12 @@ class FaceBackbone(nn.Module):
         size = num_slots * 2 * width
         self.project = nn.Identity() if size == dim else nn.Linear(size, dim)
 
-    def forward(self, x: Tensor, visible: Tensor, position: Tensor) -> Tensor:
+    def forward(self, x: Tensor, visible: Tensor | None, position: Tensor) -> Tensor:
         """Make a token of each image.
 
         Args:
             x: Images (B, H, W, channels), anything where they are not visible.
-            visible: Cells that are seen (B, H, W).
+            visible: Cells that are seen (B, H, W); None if all are.
             position: Where the cells are, in cm, in each of G groups of events (G, H, W, 3).
 
         Returns:
@@ -152,13 +153,20 @@ class FaceBackbone(nn.Module):
             place = _shrink(position, x.shape[1:3], self.stem.stride * 2) / POSITION_SCALE
             slots = self.pooling(x, visible, place)
             return self.project(slots.flatten(1))
-        x = torch.where(visible.unsqueeze(-1), x, 0.0).permute(0, 3, 1, 2)  # (B, 2C, H, W)
+        x = hide(x, visible).permute(0, 3, 1, 2)  # (B, 2C, H, W)
         if self.pool == "bilinear":
             pooled = F.interpolate(x, (GRID, GRID), mode="bilinear", align_corners=False)
         else:
-            share = F.adaptive_avg_pool2d(visible.unsqueeze(1).to(x.dtype), GRID)  # (B, 1, 4, 4)
-            pooled = F.adaptive_avg_pool2d(x, GRID) / share.clamp(min=1e-6)
+            pooled = F.adaptive_avg_pool2d(x, GRID)
+            if visible is not None:
+                share = F.adaptive_avg_pool2d(visible.unsqueeze(1).to(x.dtype), GRID)
+                pooled = pooled / share.clamp(min=1e-6)  # (B, 2C, 4, 4)
         return self.project(pooled.flatten(1))
+
+
+def _all_true(tokens: Tensor) -> Tensor:
+    """That all of the tokens (B, N, C) are real, (B, N)."""
+    return torch.ones_like(tokens[..., 0], dtype=torch.bool)
 
 
 def _shrink(position: Tensor, size: tuple[int, int], factor: int) -> Tensor:
@@ -198,23 +206,24 @@ class HexBackbone(nn.Module):
         )
         self.project = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dim))
 
-    def forward(self, x: Tensor, visible: Tensor) -> Tensor:
+    def forward(self, x: Tensor, visible: Tensor | None) -> Tensor:
         """Make a token of each array.
 
         Args:
             x: Nodes (B, N, channels), anything where they are not visible.
-            visible: Nodes that are seen (B, N).
+            visible: Nodes that are seen (B, N); None if all are.
 
         Returns:
             (B, D)
         """
-        x = torch.where(visible.unsqueeze(-1), x, 0.0)
+        x = hide(x, visible)
         with torch.autocast(x.device.type, enabled=False):
             x = F.gelu(self.norm(self.embed(x)))  # (B, N, C)
         for block in self.blocks:
             x = block(x, visible)
-        total = torch.where(visible.unsqueeze(-1), x, 0.0).sum(1)
-        return self.project(total / visible.sum(1, keepdim=True).clamp(min=1))
+        if visible is None:
+            return self.project(x.mean(1))
+        return self.project(masked_mean(x, visible))
 
 
 def hex_block(

@@ -177,7 +177,7 @@ class XecEncoder(nn.Module):
         tokens = self._images(photons, *given, reference)
         channels = self.scaling(photons, *given, reference)  # (B, S, C)
         nodes, visible = self.faces.nodes(channels), self.faces.nodes(valid)
-        ends = self.hexagon(nodes.flatten(0, 1), visible.flatten(0, 1))  # (B 2, D)
+        ends = self.hexagon(nodes.flatten(0, 1), _or_none(visible.flatten(0, 1)))  # (B 2, D)
         tokens += ends.unflatten(0, (-1, 2)).unbind(1)
         moments = self._moments(photons, valid)
         if self.closeup is not None:
@@ -208,7 +208,7 @@ class XecEncoder(nn.Module):
             alike = [n for n in cells if cells[n].shape[1:3] == cells[name].shape[1:3]]
             x, seen = (torch.cat([part[n] for n in alike]) for part in (cells, visible))
             place = torch.stack([self.get_buffer(f"place_{n}") for n in alike])  # (G, H, W, 3)
-            made = self.image(x, seen, place).chunk(len(alike))
+            made = self.image(x, _or_none(seen), place).chunk(len(alike))
             tokens |= dict(zip(alike, made, strict=True))
         return [tokens[name] for name in self.faces.images]
 
@@ -243,6 +243,12 @@ class XecEncoder(nn.Module):
                 seen = self.faces.image(valid, name).flatten(1)
             parts.append(_image_moments(light, seen, place))
         return parts
+
+
+def _or_none(visible: Tensor) -> Tensor | None:
+    """None where everything is visible, which spares the masking; not asked of a GPU."""
+    asks = visible.device.type == "cpu" and not torch.compiler.is_compiling()
+    return None if asks and bool(visible.all()) else visible
 
 
 def _closeup_places(size: int) -> Tensor:

@@ -136,7 +136,9 @@ def plot_residuals(residuals: Mapping[str, Mapping[str, Array]], units: Sequence
         edges = np.linspace(-reach, reach, 61) + np.median(first)
         for method, values in methods.items():
             label = f"{method}: {effective_width(values):.3g}"
-            axis.hist(values, edges, histtype="step", density=True, label=label)
+            # a share of all events: a method may have none within reach
+            share = np.full(len(values), 1 / (len(values) * (edges[1] - edges[0])))
+            axis.hist(values, edges, weights=share, histtype="step", label=label)
         axis.set(xlabel=f"{name}: told - true [{unit}]", ylabel="density")
         axis.legend(fontsize="x-small", title=r"$\sigma_\mathrm{eff}$", title_fontsize="x-small")
     return figure

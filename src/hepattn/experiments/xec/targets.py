@@ -108,12 +108,12 @@ def scaled_target(name: Target, batch: XecBatch, reference: Reference) -> Tensor
 
 def to_angles(direction: Tensor) -> tuple[Tensor, Tensor]:
     """Polar angle and azimuth in radians of unit vectors (B, 3), both (B)."""
-    angles = xec.vector_toto_angles(direction.detach().cpu().double().numpy())
+    angles = xec.vector_to_angles(direction.detach().cpu().double().numpy())
     theta, phi = (torch.from_numpy(np.array(angle)).to(direction) for angle in angles)
     return theta, phi
 
 
 def to_vector(angles: Tensor) -> Tensor:
     """Unit vectors (B, 3) of polar angles and azimuths in radians (B, 2)."""
-    vector = xec.anglesto_vector(*angles.detach().cpu().double().numpy().T)
+    vector = xec.angles_to_vector(*angles.detach().cpu().double().numpy().T)
     return torch.from_numpy(np.array(vector)).to(angles)
