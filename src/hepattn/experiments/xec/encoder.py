@@ -19,6 +19,7 @@ from hepattn.experiments.xec.backbone import (
     PoolName,
     StemName,
 )
+from hepattn.experiments.xec.closeup import Closeup
 from hepattn.experiments.xec.faces import HEX_FACES, Faces, Outer
 from hepattn.experiments.xec.scaling import ScalingOptions, SensorScaling
 from hepattn.nn.attention import AttentionOptions
@@ -61,8 +62,8 @@ class EncoderOptions:
             (``rotary``); or scores that fall with the distance between faces (``alibi``).
         masking: How blocks leave out what is not visible: as sparse convolutions, or as the
             seed's code, ``seed``, see `ConvNeXtBlock`.
-        closeup: Rows and columns of one more image, with a token and blocks of its own: the inner
-            face around its brightest sensor. All events look alike there; 0 for none.
+        closeup: Rows and columns of one more image, with a token of its own: the inner face around
+            its brightest sensor, see `Closeup`; 0 for none.
         moments: Whether each token also gets what normalised images lose: the logarithm of the
             light that its face saw, how much of the face was visible, and where the light was.
         scaling: From photons and times to channels.
@@ -117,8 +118,7 @@ class XecEncoder(nn.Module):
         self.scaling = SensorScaling(options.scaling)
         self.faces = Faces(options.outer)
         num_channels = options.scaling.num_channels
-        make_backbone = partial(
-            FaceBackbone,
+        self.image = FaceBackbone(
             num_channels,
             options.width,
             options.dim,
@@ -128,11 +128,9 @@ class XecEncoder(nn.Module):
             options.drop_path,
             options.masking,
         )
-        self.image = make_backbone()
         self.closeup = None
         if options.closeup:
-            self.closeup = make_backbone()
-            self.register_buffer("place_closeup", _closeup_places(options.closeup), False)
+            self.closeup = Closeup(num_channels, options.closeup, options.dim)
         self.hexagon = HexBackbone(
             num_channels,
             options.hex_width,
@@ -218,11 +216,11 @@ class XecEncoder(nn.Module):
         """Token (B, D) and moments (B, NUM_MOMENTS) of the closeup."""
         sensor, there = self.faces.closeup(photons, valid, self.options.closeup)
         events = torch.arange(len(sensor), device=sensor.device).view(-1, 1, 1)
-        seen = there & valid[events, sensor]  # (B, H, W)
-        token = self.closeup(channels[events, sensor], seen, self.place_closeup)
-        light = torch.where(seen, photons[events, sensor], 0.0).flatten(1)
+        seen = (there & valid[events, sensor]).flatten(1)  # (B, H W)
+        light = torch.where(seen, photons[events, sensor].flatten(1), 0.0).clamp(min=0)
+        token = self.closeup(light, seen, channels[events, sensor].flatten(1, 2))
         place = self.faces.place[sensor.flatten(1)] / POSITION_SCALE  # (B, H W, 3)
-        return token, _image_moments(light, seen.flatten(1), place)
+        return token, _image_moments(light, seen, place)
 
     def _moments(self, photons: Tensor, valid: Tensor) -> list[Tensor]:
         """What each image says as a whole, (B, NUM_MOMENTS) each, in float32.
@@ -249,13 +247,6 @@ def _or_none(visible: Tensor) -> Tensor | None:
     """None where everything is visible, which spares the masking; not asked of a GPU."""
     asks = visible.device.type == "cpu" and not torch.compiler.is_compiling()
     return None if asks and bool(visible.all()) else visible
-
-
-def _closeup_places(size: int) -> Tensor:
-    """Where the cells of a closeup are around its middle, spread over the range of other images."""
-    step = (torch.arange(size) - size // 2) * (2 * POSITION_SCALE / size)
-    rows, columns = torch.meshgrid(step, step, indexing="ij")
-    return torch.stack([torch.zeros_like(rows), rows, columns], -1).unsqueeze(0)  # (1, H, W, 3)
 
 
 def _image_moments(light: Tensor, seen: Tensor, place: Tensor) -> Tensor:

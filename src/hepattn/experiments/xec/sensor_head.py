@@ -36,9 +36,7 @@ class SensorsHead(nn.Module):
         super().__init__()
         sensors = xec.sensors()
         position = torch.from_numpy(np.array(sensors.position, np.float32))  # (S, 3)
-        apart = torch.cdist(position, position).fill_diagonal_(torch.inf)
-        nearest = apart.topk(NUM_NEIGHBOURS, largest=False).indices  # (S, K)
-        self.register_buffer("neighbour", nearest, persistent=False)
+        self.register_buffer("neighbour", nearest_sensors(NUM_NEIGHBOURS), persistent=False)
         axes = [Coordinate(axis) for axis in "xyz"]  # cm
         encode = SinusoidalEncoding(3 * BANDS, axes, alpha=2 * math.pi / 6, base=32.0)
         self.register_buffer("place", encode(position.unsqueeze(0))[0], persistent=False)
@@ -49,6 +47,7 @@ class SensorsHead(nn.Module):
         self.query = nn.Linear(size, width)
         self.seen = nn.Linear(options.scaling.num_channels, width)
         self.there = nn.Linear(size, width, bias=False)
+        self.around = nn.Linear(2 * NUM_NEIGHBOURS, width)
         self.tokens = nn.Linear(options.dim, width)
         heads = AttentionOptions(num_heads=4)
         self.local, self.across = (Attention(width, heads) for _ in range(2))
@@ -68,6 +67,11 @@ class SensorsHead(nn.Module):
         neighbour = self.neighbour[sensor]  # (B, M, K)
         events = torch.arange(len(seen), device=seen.device).view(-1, 1, 1)
         there = visible[events, neighbour]  # (B, M, K)
+        light = encoded.channels[..., 0][events, neighbour]  # (B, M, K)
+        mean = masked_mean(light.flatten(0, 1).unsqueeze(-1), there.flatten(0, 1))
+        mean = mean.view(*sensor.shape, 1)
+        around = torch.where(there, light - mean, 0.0)
+        x = x + self.around(torch.cat([around, there.to(light.dtype)], -1))
         x = x + self._ask_neighbours(self.norms[0](x), seen[events, neighbour], there)
         plan = make_plan(
             Full(), torch.ones_like(encoded.tokens[..., 0], dtype=torch.bool), gathering.valid
@@ -75,9 +79,6 @@ class SensorsHead(nn.Module):
         tokens = self.tokens(encoded.tokens)
         x = x + self.across(self.norms[1](x), plan, context=tokens)[0]
         filled = self.mlp(self.norms[2](x))  # (B, M, O)
-        light = encoded.channels[..., 0][events, neighbour]
-        mean = masked_mean(light.flatten(0, 1).unsqueeze(-1), there.flatten(0, 1))
-        mean = mean.view_as(filled[..., :1])
         filled = torch.cat([filled[..., :1] + mean, filled[..., 1:]], -1)
         filled = torch.where(gathering.valid.unsqueeze(-1), filled, 0.0)
         empty = filled.new_zeros(*wanted.shape, filled.shape[-1])
@@ -91,3 +92,29 @@ class SensorsHead(nn.Module):
         query = x.flatten(0, 1).unsqueeze(1)  # (B M, 1, width)
         asked, _ = self.local(query, plan, context=seen.flatten(0, 1))
         return asked.view_as(x)
+
+
+def nearest_sensors(number: int) -> Tensor:
+    """The nearest sensors of each in space, (S, number).
+
+    Those at one distance come in the order of their angle around the sensor, so that a place in the
+    list means the same place in space for all sensors inside a face.
+    """
+    sensors = xec.sensors()
+    position, normal = (torch.from_numpy(np.array(x)) for x in sensors[:2])
+    apart = torch.cdist(position, position)
+    reach = apart.topk(number + 1, largest=False).values[:, -1:]  # (S, 1)
+    candidates = 2 * number  # more may be at the last distance
+    nearest = apart.fill_diagonal_(torch.inf).topk(candidates, largest=False).indices
+    # One axis along z where the face allows it, else around z.
+    along = torch.tensor([0.0, 0.0, 1.0], dtype=position.dtype)
+    around = torch.stack([-position[:, 1], position[:, 0], torch.zeros_like(position[:, 0])], 1)
+    is_side = normal[:, 2:].abs() > 0.9
+    first = torch.where(is_side, around, along)
+    first = first - (first * normal).sum(1, keepdim=True) * normal
+    second = torch.linalg.cross(normal, first)
+    offset = position[nearest] - position.unsqueeze(1)  # (S, 2 K, 3)
+    x, y = ((offset * axis.unsqueeze(1)).sum(-1) for axis in (first, second))
+    distance = apart.gather(1, nearest)
+    key = (distance / reach * 1e3).round() + torch.atan2(y, x) / 10
+    return nearest.gather(1, key.argsort(1)[:, :number])
