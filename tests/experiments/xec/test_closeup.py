@@ -57,10 +57,13 @@ def test_a_closeup_sees_shares_of_the_light_alone() -> None:
     assert dark.isfinite().all()
 
 
-def test_neighbours_are_the_nearest_sensors_in_space() -> None:
+def test_neighbours_are_the_nearest_sensors_of_the_face() -> None:
     position = torch.from_numpy(np.array(xec.sensors().position))
+    face = torch.from_numpy(np.array(xec.sensors().face))
     found = nearest_sensors(16)
+    assert (face[found] == face.unsqueeze(1)).all()
     apart = torch.cdist(position, position).fill_diagonal_(torch.inf)
+    apart = apart.masked_fill(face.unsqueeze(1) != face, torch.inf)
     expected = apart.topk(16, largest=False).values
     assert_close(apart.gather(1, found).sort(1).values, expected.sort(1).values, atol=0.02, rtol=0)
     assert all(len(set(row)) == 16 for row in found.tolist())

@@ -20,7 +20,7 @@ class XecInpainter(nn.Module):
     Args:
         encoder: What the encoder is made of.
         head: Whether ``faces`` are filled in as images, all sensors of them, or single ``sensors``
-            from their neighbours in space.
+            from their neighbours.
         num_outputs: Scaled photons alone (1), or times, too (2).
         width: Features inside the head, a multiple of 8; 64 in the seed.
 

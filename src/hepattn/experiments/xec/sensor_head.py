@@ -22,7 +22,7 @@ NUM_NEIGHBOURS = 16
 
 
 class SensorsHead(nn.Module):
-    """Let each sensor to fill in ask its neighbours in space, then the tokens of all faces.
+    """Let each sensor to fill in ask its neighbours on its face, then the tokens of all faces.
 
     What it then tells is how far off the mean of the scaled photons of its visible neighbours is.
 
@@ -95,14 +95,16 @@ class SensorsHead(nn.Module):
 
 
 def nearest_sensors(number: int) -> Tensor:
-    """The nearest sensors of each in space, (S, number).
+    """The nearest sensors of each on its face, (S, number).
 
-    Those at one distance come in the order of their angle around the sensor, so that a place in the
+    Those of other faces have other sizes. Those at one distance come in the order of their angle around the sensor, so that a place in the
     list means the same place in space for all sensors inside a face.
     """
     sensors = xec.sensors()
     position, normal = (torch.from_numpy(np.array(x)) for x in sensors[:2])
+    face = torch.from_numpy(np.array(sensors.face))
     apart = torch.cdist(position, position)
+    apart = apart.masked_fill(face.unsqueeze(1) != face, torch.inf)
     reach = apart.topk(number + 1, largest=False).values[:, -1:]  # (S, 1)
     candidates = 2 * number  # more may be at the last distance
     nearest = apart.fill_diagonal_(torch.inf).topk(candidates, largest=False).indices
