@@ -69,9 +69,9 @@ class EncoderOptions:
         scaling: From photons and times to channels.
     """
 
-    dim: int = 128
-    width: int = 16
-    hex_width: int = 32
+    dim: int = 64
+    width: int = 8
+    hex_width: int = 16
     num_fusion_layers: int = 1
     num_heads: int = 4
     norm_placement: NormPlacement = "pre"

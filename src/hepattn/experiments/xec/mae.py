@@ -43,7 +43,7 @@ class MaskedAutoencoder(FillingModule):
         compile: bool | dict[str, Any] = False,
         mask: MaskOptions = MaskOptions(ratio=0.6),  # noqa: B008 frozen
         reconstruction: ReconstructionOptions = ReconstructionOptions(average="face"),  # noqa: B008
-        decoder_width: int = 32,
+        decoder_width: int = 16,
         times: bool = True,
         mirror: bool = True,
     ) -> None:

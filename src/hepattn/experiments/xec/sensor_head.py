@@ -97,8 +97,9 @@ class SensorsHead(nn.Module):
 def nearest_sensors(number: int) -> Tensor:
     """The nearest sensors of each on its face, (S, number).
 
-    Those of other faces have other sizes. Those at one distance come in the order of their angle around the sensor, so that a place in the
-    list means the same place in space for all sensors inside a face.
+    Those of other faces have other sizes. Those at one distance come in the order of their angle
+    around the sensor, so that a place in the list means the same place in space for all sensors
+    inside a face.
     """
     sensors = xec.sensors()
     position, normal = (torch.from_numpy(np.array(x)) for x in sensors[:2])
