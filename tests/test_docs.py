@@ -10,6 +10,7 @@ from hepattn import cli
 from hepattn.experiments.events import classify, density_ratio
 from hepattn.experiments.jets import tag
 from hepattn.experiments.trackml import hit_filter, tracking
+from hepattn.experiments.xec import inpaint, mae, regress
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("src/**/*.md")])
@@ -17,6 +18,7 @@ SMALL = {
     "trackml": ["--data.num_simulated", "4", "--data.simulation.num_particles", "50"],
     "jets": ["--data.num_simulated", "60", "--data.batch_size", "8"],
     "events": ["--data.num_simulated", "400", "--data.batch_size", "16"],
+    "xec": ["--data.num_simulated", "60", "--data.batch_size", "4"],
 }
 SCRIPTS = {
     "hit_filter.py": hit_filter,
@@ -24,6 +26,9 @@ SCRIPTS = {
     "tag.py": tag,
     "classify.py": classify,
     "density_ratio.py": density_ratio,
+    "mae.py": mae,
+    "inpaint.py": inpaint,
+    "regress.py": regress,
 }
 REAL = {"uproot-HZZ.root", "example_1k.h5"}  # named in commands of their own
 BRIEF = ["--trainer.fast_dev_run", "1", "--trainer.enable_progress_bar", "false"]
@@ -31,6 +36,7 @@ BRIEF = ["--trainer.fast_dev_run", "1", "--trainer.enable_progress_bar", "false"
 OWN = ("--data.path", "--data.val_path", "--data.test_path", "--data.predict_path")
 OWN += ("--data.hit_scores.path", "--model.pretrained.path", "--data.num_simulated")
 OWN += ("--data.num_workers", "--data.batch_size", "--trainer.fast_dev_run", "--ckpt_path")
+OWN += ("--model.encoder_ckpt", "--model.freeze_encoder")
 OWN += ("--model.subtraction.numerator", "--model.subtraction.denominator")
 
 
@@ -61,7 +67,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     "command",
     [
         command
-        for command in commands("hepattn trackml/", "hepattn jets/", "hepattn events/")
+        for command in commands(*(f"hepattn {experiment}/" for experiment in SMALL))
         + commands(*(f"python {script}" for script in SCRIPTS))
         if not REAL & set(command.split())
     ],

@@ -1,5 +1,7 @@
 import copy
 import inspect
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +11,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 from torch.testing import assert_close
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from hepattn.nn.moe import MixtureOfExperts
 from hepattn.training.module import BaseModule, sum_losses
@@ -184,6 +186,78 @@ def test_the_schedule_knows_the_steps_of_the_optimiser() -> None:
     schedule = trainer.lr_scheduler_configs[0].scheduler
     assert schedule.num_steps == 3
     assert schedule.last_epoch == 3
+
+
+@pytest.mark.parametrize("num_batches", [1, 2, 3, 4, 5, 6, 7])
+def test_batches_left_over_at_the_end_of_an_epoch_count_as_all_others(num_batches: int) -> None:
+    class Square(Mean):
+        def losses(self, batch: Batch, outputs: Tensor) -> dict[str, Tensor]:
+            return {"square": (outputs.mean() - len(batch.x)).square()}
+
+    module = Square(nn.Linear(3, 1), sgd)
+    by_hand = copy.deepcopy(module.net)
+    sizes = tuple(range(1, num_batches + 1))
+    losses = []
+    for start in [*range(0, num_batches, 3)] * 2:  # two epochs
+        group = sizes[start : start + 3]
+        terms = torch.stack([(by_hand(torch.ones(1, 3)).mean() - size).square() for size in group])
+        gradients = torch.autograd.grad(terms.mean(), list(by_hand.parameters()))
+        losses += terms.tolist()
+        with torch.no_grad():
+            for parameter, gradient in zip(by_hand.parameters(), gradients, strict=True):
+                parameter -= 0.1 * gradient
+    trainer = fit(module, max_epochs=2, sizes=sizes, accumulate_grad_batches=3)
+    assert trainer.global_step == 2 * -(-num_batches // 3)
+    for ours, expected in zip(module.net.parameters(), by_hand.parameters(), strict=True):
+        assert_close(ours, expected)
+    assert trainer.callback_metrics["train/square"].item() == pytest.approx(losses[-1], rel=1e-4)
+
+
+def test_an_epoch_of_unknown_length_has_no_known_rest() -> None:
+    class Stream(IterableDataset[Batch]):
+        def __iter__(self) -> Iterator[Batch]:
+            return iter([Batch(torch.ones(2, 4, 3), torch.ones(2, 4).bool())] * 3)
+
+    module = Mean(nn.Linear(3, 1), sgd)
+    module.calls = []
+    before = module.net.weight.detach().clone()
+    trainer = Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, accumulate_grad_batches=2,
+        num_sanity_val_steps=0,
+    )  # fmt: skip
+    loader = DataLoader(Stream(), batch_size=None)
+    trainer.fit(module, loader, loader)
+    assert trainer.num_training_batches == math.inf
+    # the gradient of both losses is 3: a whole step, and one of a half
+    assert_close(module.net.weight, before - 0.1 * 3 * (1 + 0.5))
+
+
+def test_training_in_half_precision_reaches_the_loss_of_single_precision() -> None:
+    class Regression(Mean):
+        def losses(self, batch: Batch, outputs: Tensor) -> dict[str, Tensor]:
+            truth = batch.x[..., :2].square().sum(-1)
+            noise = 0.3 * torch.sin(1e4 * batch.x[..., 2])  # nobody learns that
+            return {"mse": (outputs.float().squeeze(-1) - truth - noise).square().mean()}
+
+    draw = torch.rand((32, 1, 64, 3), generator=torch.Generator().manual_seed(1))
+    batches = [Batch(x, torch.ones(1, 64).bool()) for x in draw]
+    loader = DataLoader(batches, batch_size=None)
+    losses = []
+    for precision in ("32-true", "bf16-mixed"):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(3, 32), nn.GELU(), nn.Linear(32, 1))
+        module = Regression(net, lambda groups: torch.optim.Adam(groups, lr=0.02), Cosine)
+        module.calls = []
+        trainer = Trainer(
+            max_epochs=10, accelerator="cpu", logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False, precision=precision,
+            num_sanity_val_steps=0, check_val_every_n_epoch=10,
+        )  # fmt: skip
+        trainer.fit(module, loader, loader)
+        losses.append(trainer.callback_metrics["val/mse"].item())
+    assert losses[0] < 1.2 * 0.3**2 / 2  # the noise's variance
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
 
 
 def test_an_endless_training_without_schedule_end_is_refused() -> None:

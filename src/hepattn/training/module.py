@@ -120,8 +120,8 @@ class BaseModule(LightningModule):
         return batch.valid.shape[0]
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Loss of a training batch."""
-        return self._step("train", batch)[0]
+        """Loss of a training batch, so that all batches of an optimiser step count alike."""
+        return self._accumulation_factor(batch_idx) * self._step("train", batch)[0]
 
     def validation_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Loss of a validation batch."""
@@ -135,6 +135,19 @@ class BaseModule(LightningModule):
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Predictions of a batch."""
         return self.predictions(batch, self(batch))
+
+    def _accumulation_factor(self, batch_idx: int) -> float:
+        """What makes up for the division by ``accumulate_grad_batches`` in an epoch's last step.
+
+        Lightning divides every loss by the number N of batches whose gradients are added up. What
+        is left over at the end of an epoch is fewer, and would count less than it should.
+        """
+        trainer = self._trainer
+        if trainer is None or trainer.strategy.handles_gradient_accumulation:
+            return 1.0
+        size, num_batches = trainer.accumulate_grad_batches, trainer.num_training_batches
+        left = num_batches - batch_idx // size * size  # infinite for epochs of unknown length
+        return size / min(size, left)
 
     def _step(self, stage: str, batch: Any) -> tuple[Tensor, Any]:
         outputs = self(batch)

@@ -71,9 +71,10 @@ class AttentionPooling(nn.Module):
         Returns:
             (B, P, C)
         """
-        place = self.position(position).repeat_interleave(len(x) // len(position), 0)
-        cells = (self.norm(x) + place).flatten(1, 2)  # (B, H W, C)
-        seeds = self.seeds.expand(len(x), -1, -1)  # (B, P, C)
+        groups = self.norm(x).unflatten(0, (position.shape[0], -1))  # (G, B / G, H, W, C)
+        cells = groups + self.position(position).unsqueeze(1)
+        cells = cells.flatten(0, 1).flatten(1, 2)  # (B, H W, C)
+        seeds = self.seeds.expand(x.shape[0], -1, -1)  # (B, P, C)
         plan = make_plan(Full(), _all_true(cells), _all_true(seeds))
         if visible is not None:
             seen = visible.flatten(1).unsqueeze(1).expand(-1, seeds.shape[1], -1)  # (B, P, H W)

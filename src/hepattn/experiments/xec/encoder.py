@@ -206,7 +206,7 @@ class XecEncoder(nn.Module):
             alike = [n for n in cells if cells[n].shape[1:3] == cells[name].shape[1:3]]
             x, seen = (torch.cat([part[n] for n in alike]) for part in (cells, visible))
             place = torch.stack([self.get_buffer(f"place_{n}") for n in alike])  # (G, H, W, 3)
-            made = self.image(x, _or_none(seen), place).chunk(len(alike))
+            made = self.image(x, _or_none(seen), place).unflatten(0, (len(alike), -1)).unbind()
             tokens |= dict(zip(alike, made, strict=True))
         return [tokens[name] for name in self.faces.images]
 
@@ -215,7 +215,7 @@ class XecEncoder(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Token (B, D) and moments (B, NUM_MOMENTS) of the closeup."""
         sensor, there = self.faces.closeup(photons, valid, self.options.closeup)
-        events = torch.arange(len(sensor), device=sensor.device).view(-1, 1, 1)
+        events = torch.arange(sensor.shape[0], device=sensor.device).view(-1, 1, 1)
         seen = (there & valid[events, sensor]).flatten(1)  # (B, H W)
         light = torch.where(seen, photons[events, sensor].flatten(1), 0.0).clamp(min=0)
         token = self.closeup(light, seen, channels[events, sensor].flatten(1, 2))
@@ -318,7 +318,7 @@ class FacePosition(nn.Module):
             case "geometric":
                 return tokens + self.encoding(place) + self.is_pmt * self.kind, None, None
             case "rotary":
-                return tokens, None, place.expand(len(tokens), -1, -1)
+                return tokens, None, place.expand(tokens.shape[0], -1, -1)
             case _:
                 steps = torch.arange(1, self.num_heads + 1, device=place.device)
                 slope = 2.0 ** (-8 * steps / self.num_heads)  # arXiv:2108.12409

@@ -75,6 +75,7 @@ class FineHead(nn.Module):
             nn.GELU(),
             nn.Linear(width, num_outputs),
         )
+        self.num_sensors = faces.num_fine
         self.register_buffer("sensor", faces.fine_sensor.clone(), persistent=False)
 
     def forward(self, token: Tensor, cells: Tensor) -> Tensor:
@@ -84,8 +85,7 @@ class FineHead(nn.Module):
         share = (self.score - self.score.max()).exp()
         total = torch.zeros_like(share).index_add(0, self.sensor, share)[self.sensor]
         weighted = image.flatten(1, 2) * (share / total).unsqueeze(-1)  # (B, H W, width)
-        num_sensors = int(self.sensor.max()) + 1
-        pooled = weighted.new_zeros(len(image), num_sensors, weighted.shape[-1])
+        pooled = weighted.new_zeros(image.shape[0], self.num_sensors, weighted.shape[-1])
         pooled = pooled.index_add(1, self.sensor, weighted)  # (B, sensors, width)
         return self.mlp(pooled)[:, self.sensor].unflatten(1, (height, width))
 

@@ -147,5 +147,5 @@ class Faces(nn.Module):
         if name != "fine":
             return cells
         cells = cells * self.share.view(1, -1, 1)
-        total = cells.new_zeros(len(cells), self.num_fine, cells.shape[-1])
+        total = cells.new_zeros(cells.shape[0], self.num_fine, cells.shape[-1])
         return total.index_add(1, self.fine_sensor, cells)  # the mean over a sensor's cells

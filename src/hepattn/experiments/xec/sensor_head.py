@@ -65,7 +65,7 @@ class SensorsHead(nn.Module):
         x = self.query(identity)[sensor]  # (B, M, width)
         seen = self.seen(encoded.channels) + self.there(identity)  # (B, S, width)
         neighbour = self.neighbour[sensor]  # (B, M, K)
-        events = torch.arange(len(seen), device=seen.device).view(-1, 1, 1)
+        events = torch.arange(seen.shape[0], device=seen.device).view(-1, 1, 1)
         there = visible[events, neighbour]  # (B, M, K)
         light = encoded.channels[..., 0][events, neighbour]  # (B, M, K)
         mean = masked_mean(light.flatten(0, 1).unsqueeze(-1), there.flatten(0, 1))
