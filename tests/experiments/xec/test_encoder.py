@@ -269,9 +269,19 @@ def literal() -> XecEncoder:
     """The seed's encoder."""
     scaling = ScalingOptions(validity=False)
     options = EncoderOptions(
-        dim=1024, width=32, hex_width=96, num_fusion_layers=2, num_heads=8, norm_placement="post",
-        outer="finegrid", stem="shrinking", pool="bilinear", moments=False, closeup=0, scaling=scaling,
-    )  # fmt: skip
+        dim=1024,
+        width=32,
+        hex_width=96,
+        num_fusion_layers=2,
+        num_heads=8,
+        norm_placement="post",
+        outer="finegrid",
+        stem="shrinking",
+        pool="bilinear",
+        moments=False,
+        closeup=0,
+        scaling=scaling,
+    )
     return XecEncoder(options)
 
 
