@@ -6,8 +6,10 @@ four-vectors are drawn at random for as many particles as jets of JetClass have,
 Features are drawn at random. Both networks have the published size and the same weights, and both
 leave out slots that no jet of the batch needs.
 
-- hepattn: our network.
-- weaver: the network of weaver-core, with the same logits in evaluation mode.
+- hepattn: our network, called as `hepattn jets/tag` calls it: in evaluation each thread takes some
+  of the jets, in training all threads share each operator.
+- weaver: the network of weaver-core, with the same logits in evaluation mode; all threads share
+  each operator.
 
 A training step drops at random, as published, each network in its own way. Weaver's batch
 normalisations count padding then, ours do not, so that training agrees on full jets alone.
@@ -35,6 +37,7 @@ from hepattn.deploy import weaver_particle_net as particle_net_weights
 from hepattn.deploy import weaver_particle_transformer as particle_transformer_weights
 from hepattn.models.particle_net import ParticleNet
 from hepattn.models.particle_transformer import ParticleTransformer
+from hepattn.nn.event_threads import call_in_threads
 from hepattn.nn.normalise import Feature
 from measure import FORWARD, Seconds
 from report import Goal
@@ -156,7 +159,10 @@ def make_transformers(options: argparse.Namespace) -> dict[str, Contender]:
         momentum_first = vectors[..., [1, 2, 3, 0]].mT.contiguous()
         return theirs(x.mT.contiguous(), momentum_first, valid.unsqueeze(1))
 
-    return {OWN: (ours, lambda jets: ours(*jets)), PEER: (theirs, classify)}
+    return {
+        OWN: (ours, lambda jets: call_in_threads(ours, jets, jets[2])),
+        PEER: (theirs, classify),
+    }
 
 
 def make_particle_nets(options: argparse.Namespace) -> dict[str, Contender]:
@@ -178,7 +184,14 @@ def make_particle_nets(options: argparse.Namespace) -> dict[str, Contender]:
         x = x.mT.contiguous()
         return theirs(x[:, -2:].contiguous(), x, valid.unsqueeze(1))
 
-    return {OWN: (ours, lambda jets: ours(*jets)), PEER: (theirs, classify)}
+    return {
+        OWN: (ours, lambda jets: call_in_threads(ours, jets, jets[2])),
+        PEER: (theirs, classify),
+    }
+
+
+def call(network: nn.Module, jets: Jets) -> Tensor:
+    return call_in_threads(network, jets, jets[2])
 
 
 def features() -> list[Feature]:

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from hepattn.nn.event_threads import call_in_threads
 from hepattn.nn.normalise import Feature
 from models.jet_network_cases import FEATURES, NETWORKS, ORDERED, check_export, make, random_jets
 
@@ -27,6 +28,23 @@ def test_padding_even_of_nan_never_changes_the_logits(name: str) -> None:
     for jet, length in enumerate(lengths):
         alone = (y[jet, None, :length] for y in (x, vectors, valid))
         assert_close(out[jet, None], net(*alone), atol=1e-6, rtol=1e-5)
+
+
+@ALL
+def test_threads_never_change_the_logits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hepattn.nn.event_threads.MIN_EVENTS", 2)
+    net, inputs, num_threads = make(name), random_jets(9, 0, 3, 1, 12, 5, 0, 7), 3
+    with torch.no_grad():
+        expected = net(*inputs)
+        before = torch.get_num_threads()
+        torch.set_num_threads(num_threads)
+        try:
+            for _ in range(3):
+                assert_close(
+                    call_in_threads(net, inputs, inputs[2]), expected, atol=1e-6, rtol=1e-5
+                )
+        finally:
+            torch.set_num_threads(before)
 
 
 @ALL

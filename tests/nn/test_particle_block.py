@@ -7,7 +7,8 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from hepattn.nn.attention import Attention, AttentionOptions
-from hepattn.nn.packing import make_packing
+from hepattn.nn.class_attention import ClassAttention
+from hepattn.nn.packing import Packing, make_packing
 from hepattn.nn.pair_attention import PairAttention
 from hepattn.nn.particle_block import BlockOptions, ClassBlock, ParticleBlock
 from hepattn.ops.attention import Full, make_plan
@@ -60,6 +61,28 @@ def test_class_block_in_prenorm_style_normalises_the_token_alone() -> None:
         update = attend(block.attention, query, context)
         expected = dense(block, token[event, None] + update)
         assert_close(found[event, None], expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("lengths", [(5, 2, 0), (5, 5, 5)])
+@pytest.mark.parametrize("options", [{}, {"bias": False}, {"output_gate": True, "head_dim": 3}])
+def test_class_attention_without_keys_is_attention(lengths: tuple[int, ...], options: dict) -> None:
+    layer = ClassAttention(8, AttentionOptions(num_heads=2, **options))
+    valid = torch.arange(5) < torch.tensor(lengths)[:, None]
+    packing, first = make_packing(valid), torch.ones(3, 1, dtype=torch.bool)
+    plan = make_plan(Full(), torch.cat([first, valid], 1), first)
+    token, x, grad = torch.randn(3, 8), packing.pack(torch.randn(3, 5, 8)), torch.randn(3, 8)
+    query, context = (y.requires_grad_() for y in (token, packing.join(token, x).detach()))
+    places = {"packing": Packing(None, 3, 1), "context_packing": packing.with_first()}
+    leaves = (query, context, *layer.parameters())
+    found, values = layer(query, plan, context=context, **places)
+    assert values is None
+    layer.key_value.register_forward_hook(lambda *_: None)  # who watches keys and values has some
+    expected, values = layer(query, plan, context=context, **places)
+    assert values is not None
+    assert_close(found, expected)
+    assert_close(
+        torch.autograd.grad(found, leaves, grad), torch.autograd.grad(expected, leaves, grad)
+    )
 
 
 @pytest.mark.parametrize("gate", [True, False])

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hepattn.nn.attention import Attention, AttentionOptions
+from hepattn.nn.class_attention import ClassAttention
 from hepattn.nn.dense import Activation
 from hepattn.nn.norm import NormName, make_norm
 from hepattn.nn.packing import Packing
@@ -183,7 +184,7 @@ class ClassBlock(Branches):
 
     def __init__(self, dim: int, options: BlockOptions = BlockOptions()) -> None:
         super().__init__(dim, options)
-        self.attention = Attention(dim, options.attention, options.qkv_norm)
+        self.attention = ClassAttention(dim, options.attention, options.qkv_norm)
 
     def forward(self, token: Tensor, x: Tensor, plan: Plan, packing: Packing) -> Tensor:
         """Update the class tokens.

@@ -23,6 +23,7 @@ from hepattn.experiments.jets.report import print_tagging_figures, tagging_figur
 from hepattn.metrics.tagging import TaggingMetrics
 from hepattn.nn.attention import set_backend
 from hepattn.nn.batch_norm import freeze_statistics
+from hepattn.nn.event_threads import call_in_threads
 from hepattn.nn.normalise import Feature
 from hepattn.ops.attention import BackendName
 from hepattn.training.cli import run, run_script
@@ -178,7 +179,7 @@ class JetTagger(BaseModule):
 
     def forward(self, batch: JetBatch) -> Tensor:
         """Score the jets: logits (B, C)."""
-        return self.net(*self.network_inputs(batch))
+        return call_in_threads(self.net, self.network_inputs(batch), batch.valid)
 
     def losses(self, batch: JetBatch, outputs: Tensor) -> dict[str, Tensor]:
         """The one loss: is it the right class?"""
