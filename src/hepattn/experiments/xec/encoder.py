@@ -4,9 +4,8 @@
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,20 +19,14 @@ from hepattn.experiments.xec.backbone import (
     StemName,
 )
 from hepattn.experiments.xec.closeup import Closeup
+from hepattn.experiments.xec.face_position import FacePosition, PositionName
 from hepattn.experiments.xec.faces import HEX_FACES, Faces, Outer
+from hepattn.experiments.xec.moments import NUM_MOMENTS, image_moments
 from hepattn.experiments.xec.scaling import ScalingOptions, SensorScaling
 from hepattn.nn.attention import AttentionOptions
 from hepattn.nn.dense import Dense
 from hepattn.nn.encoder import Encoder, NormPlacement
 from hepattn.nn.next_block import Masking
-from hepattn.nn.positional import Coordinate, LearnedEncoding, SinusoidalEncoding
-from hepattn.nn.rotary import Rotary
-from hepattn.physics import xec
-
-PositionName = Literal["learnable", "sinusoidal", "rotary", "alibi", "geometric"]
-COORDINATES = tuple(Coordinate(axis, scale=0.01) for axis in "xyz")  # cm, to order one
-NUM_MOMENTS = 8
-LIGHT_CENTRE, LIGHT_SPREAD = 4.0, 2.0  # of the logarithm of a face's mean number of photons
 
 
 @dataclass(frozen=True)
@@ -145,7 +138,7 @@ class XecEncoder(nn.Module):
         for name, place in zip(HEX_FACES, self.faces.end_positions(), strict=True):
             self.register_buffer(f"place_{name}", place, persistent=False)
         names = (*self.faces.images, *HEX_FACES, *(["closeup"] if options.closeup else []))
-        self.position = FacePosition(options, names)
+        self.position = FacePosition(options.pos_embed, options.dim, options.num_heads, names)
         self.fusion = Encoder(
             options.dim,
             options.num_fusion_layers,
@@ -177,12 +170,13 @@ class XecEncoder(nn.Module):
         nodes, visible = self.faces.nodes(channels), self.faces.nodes(valid)
         ends = self.hexagon(nodes.flatten(0, 1), _or_none(visible.flatten(0, 1)))  # (B 2, D)
         tokens += ends.unflatten(0, (-1, 2)).unbind(1)
-        moments = self._moments(photons, valid)
+        close = []
         if self.closeup is not None:
-            token, moment = self._look_closely(photons, valid, channels)
-            tokens, moments = [*tokens, token], [*moments, moment]
+            token, moments = self._look_closely(photons, valid, channels)
+            tokens, close = [*tokens, token], [moments]
         tokens = torch.stack(tokens, 1)  # (B, T, D)
         if self.moments is not None:
+            moments = [*self._moments(photons, valid), *close]
             tokens = tokens + self.moments(torch.stack(moments, 1))
         tokens, bias, positions = self.position(tokens)
         everywhere = torch.ones_like(tokens[..., 0], dtype=torch.bool)
@@ -220,15 +214,10 @@ class XecEncoder(nn.Module):
         light = torch.where(seen, photons[events, sensor].flatten(1), 0.0).clamp(min=0)
         token = self.closeup(light, seen, channels[events, sensor].flatten(1, 2))
         place = self.faces.place[sensor.flatten(1)] / POSITION_SCALE  # (B, H W, 3)
-        return token, _image_moments(light, seen, place)
+        return token, image_moments(light, seen, place)
 
     def _moments(self, photons: Tensor, valid: Tensor) -> list[Tensor]:
-        """What each image says as a whole, (B, NUM_MOMENTS) each, in float32.
-
-        The logarithm of the mean light, the visible share, and where the light is, of the order of
-        one: the mean place of the visible cells weighed by their photons, and by their squares,
-        which follows the brightest ones.
-        """
+        """What each image says as a whole, see `image_moments`."""
         shown = torch.where(valid, photons, 0.0).clamp(min=0)
         parts = []
         for name in (*self.faces.images, *HEX_FACES):
@@ -239,7 +228,7 @@ class XecEncoder(nn.Module):
             else:
                 light = self.faces.photons(shown, name).flatten(1)
                 seen = self.faces.image(valid, name).flatten(1)
-            parts.append(_image_moments(light, seen, place))
+            parts.append(image_moments(light, seen, place))
         return parts
 
 
@@ -247,80 +236,3 @@ def _or_none(visible: Tensor) -> Tensor | None:
     """None where everything is visible, which spares the masking; not asked of a GPU."""
     asks = visible.device.type == "cpu" and not torch.compiler.is_compiling()
     return None if asks and bool(visible.all()) else visible
-
-
-def _image_moments(light: Tensor, seen: Tensor, place: Tensor) -> Tensor:
-    """Moments of one image of N cells at places (N or B N, 3), (B, NUM_MOMENTS)."""
-    with torch.autocast(light.device.type, enabled=False):
-        share = seen.float().mean(1)  # (B)
-        mean = (light.mean(1) / share.clamp(min=1e-6)).log1p()
-        centres = [
-            (weight.unsqueeze(-1) * place).sum(1) / weight.sum(1, keepdim=True).clamp(min=1e-6)
-            for weight in (light, light.square())
-        ]
-        whole = torch.stack([(mean - LIGHT_CENTRE) / LIGHT_SPREAD, share], 1)
-        return torch.cat([whole, *centres], 1)
-
-
-class FacePosition(nn.Module):
-    """Tell the tokens which face they are.
-
-    Args:
-        options: The encoder's options.
-        names: What each token is of.
-    """
-
-    no_weight_decay = ("kind",)
-    place: Tensor
-    is_pmt: Tensor
-
-    def __init__(self, options: EncoderOptions, names: tuple[str, ...]) -> None:
-        super().__init__()
-        face = {"coarse": "outer", "centre": "outer", "fine": "outer", "closeup": "inner"}
-        numbers = [xec.FACES.index(face.get(name, name)) for name in names]
-        place = torch.from_numpy(np.array(xec.face_centroids()[numbers], np.float32))  # (T, 3)
-        self.register_buffer("place", place, persistent=False)
-        is_pmt = torch.tensor([name not in ("inner", "closeup") for name in names])
-        self.register_buffer("is_pmt", is_pmt.float().unsqueeze(-1), persistent=False)
-        self.name = options.pos_embed
-        self.num_heads = options.num_heads
-        self.encoding: nn.Module | None = None
-        self.register_parameter("kind", None)
-        self.rotary = None
-        if self.name == "learnable":
-            self.encoding = LearnedEncoding(options.dim, len(place))
-        elif self.name == "sinusoidal":
-            number = [Coordinate("number")]
-            self.encoding = SinusoidalEncoding(options.dim, number, alpha=1.0, base=10_000.0)
-        elif self.name == "geometric":
-            self.encoding = SinusoidalEncoding(options.dim, COORDINATES, alpha=10.0, base=20.0)
-            self.kind = nn.Parameter(0.02 * torch.randn(options.dim))
-        elif self.name == "rotary":
-            self.rotary = partial(Rotary, coordinates=COORDINATES, alpha=4.0, base=8.0)
-
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Mark the tokens.
-
-        Args:
-            tokens: (B, T, D)
-
-        Returns:
-            The tokens; a bias of the scores (1, H, T, T), or none; places for a rotary
-            encoding (B, T, 3), or none.
-        """
-        place = self.place.unsqueeze(0)  # (1, T, 3)
-        match self.name:
-            case "learnable":
-                return tokens + self.encoding(place), None, None
-            case "sinusoidal":
-                number = torch.arange(place.shape[1], device=place.device).view(1, -1, 1)
-                return tokens + self.encoding(number), None, None
-            case "geometric":
-                return tokens + self.encoding(place) + self.is_pmt * self.kind, None, None
-            case "rotary":
-                return tokens, None, place.expand(tokens.shape[0], -1, -1)
-            case _:
-                steps = torch.arange(1, self.num_heads + 1, device=place.device)
-                slope = 2.0 ** (-8 * steps / self.num_heads)  # arXiv:2108.12409
-                apart = torch.cdist(place, place) * COORDINATES[0].scale  # (1, T, T)
-                return tokens, -slope.view(1, -1, 1, 1) * apart.unsqueeze(1), None
