@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import uproot
 
-from hepattn.simulate.jets.config import CLASSES, JetConfig
+from hepattn.simulate.jets.config import ALL_CLASSES, CLASSES, JetConfig
 from hepattn.simulate.jets.detector import Jets
 from hepattn.simulate.jets.kinematics import Array, directions, mass_of
 
@@ -135,8 +135,8 @@ def _write_jetnet(path: Path, jets: Jets, config: JetConfig) -> None:
     particles[jet[kept], place[kept]] = rows[kept]  # (N, K, 4)
     eta, _ = directions(jets.momentum)
     num = np.minimum(jets.num_particles, config.max_particles)
-    kind = np.zeros(len(CLASSES))
-    kind[[CLASSES.index(name) for name in config.classes]] = np.arange(len(config.classes))
+    kind = np.zeros(len(ALL_CLASSES))
+    kind[[ALL_CLASSES.index(name) for name in config.classes]] = np.arange(len(config.classes))
     table = np.stack([kind[jets.label], pt, eta, mass_of(jets.momentum), num], axis=-1)
     with h5py.File(path, "w") as file:
         for name, values, names in (
