@@ -55,7 +55,9 @@ class ShowerSource:
         particles = particles.take(visible(particles))
         particles = particles.take(within_cone(particles, num, self.config.radius))
         jets = detect(particles, num, ALL_CLASSES.index(self.name), self.rng)
-        return jets.take(accepted(jets, None if self.name in PARTON_CLASSES else partons, self.config))
+        return jets.take(
+            accepted(jets, None if self.name in PARTON_CLASSES else partons, self.config)
+        )
 
 
 def generate(
