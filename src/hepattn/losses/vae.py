@@ -186,3 +186,33 @@ def weighted_squared_error(found: Tensor, true: Tensor, weights: Sequence[float]
         weights: Weights of the columns (C).
     """
     return ((found - true).square().mean(0) * found.new_tensor(tuple(weights))).sum()
+
+
+def energy_distance(found: Tensor, true: Tensor, is_unbiased: bool = False) -> Tensor:
+    """Energy distance between samples of vectors, 2 E|x - y| - E|x - x'| - E|y - y'|.
+
+    Args:
+        found: Generated vectors (M, O).
+        true: True ones (N, O).
+        is_unbiased: Whether x and x' are always different members of their sample, which makes the
+            mean over samples exact; else equal samples have a distance of zero.
+
+    Returns:
+        A scalar; zero where a sample has fewer than two vectors.
+    """
+    num_found, num_true = len(found), len(true)
+    if min(num_found, num_true) < 2:
+        return found.sum() * 0.0
+
+    def mean_distance(a: Tensor, b: Tensor, pairs: int) -> Tensor:
+        squared = (a.unsqueeze(1) - b.unsqueeze(0)).square().sum(-1)
+        together = squared == 0  # where the gradient is not finite
+        distance = squared.masked_fill(together, 1.0).sqrt().masked_fill(together, 0.0)
+        return distance.sum() / pairs
+
+    less = 1 if is_unbiased else 0
+    return (
+        2 * mean_distance(found, true, num_found * num_true)
+        - mean_distance(found, found, num_found * (num_found - less))
+        - mean_distance(true, true, num_true * (num_true - less))
+    )
