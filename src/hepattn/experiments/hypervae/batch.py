@@ -37,6 +37,15 @@ class HypergraphBatch(NamedTuple):
     weight: Tensor
     index: Tensor
 
+    def first(self, num: int) -> "HypergraphBatch":
+        """The first jets."""
+        return HypergraphBatch(
+            *(
+                Hypergraph(*(y[:num] for y in x)) if isinstance(x, Hypergraph) else x[:num]
+                for x in self
+            )
+        )
+
 
 def make_batch(
     vectors: Tensor,

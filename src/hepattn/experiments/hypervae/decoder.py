@@ -5,6 +5,7 @@
 import torch
 from torch import Tensor, nn
 
+from hepattn.experiments.hypervae.residual_mlp import ResidualMLP
 from hepattn.nn.lorentz import LorentzNetwork, Slim, with_references
 from hepattn.physics.reference_frame import project_to_shell
 
@@ -26,6 +27,7 @@ class Decoder(nn.Module):
         num_slots: Most particles of a jet N.
         network: Builds the network of the particles.
         dim: Features D of each place.
+        num_layers: Layers of the dense nets, of the jet and of each place, before the network.
         num_noise: Random numbers K of each particle, for what the latent vector does not hold.
         feature_dropout: Probability of dropping a feature before the network.
     """
@@ -39,16 +41,17 @@ class Decoder(nn.Module):
         num_slots: int,
         network: LorentzNetwork = Slim,
         dim: int = 64,
+        num_layers: int = 2,
         num_noise: int = 4,
         feature_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.num_noise = num_noise
         self.embed = nn.Sequential(
-            nn.Linear(latent_dim + num_conditions + 1, 2 * dim),
-            nn.GELU(),
+            ResidualMLP(latent_dim + num_conditions + 1, 2 * dim, num_layers),
             nn.Linear(2 * dim, dim),
         )
+        self.mix = ResidualMLP(dim, dim, num_layers)
         self.place = nn.Parameter(0.5 * torch.randn(num_slots, dim))
         self.noise = nn.Linear(num_noise, dim, bias=False)
         self.dropout = nn.Dropout(feature_dropout)
@@ -76,7 +79,7 @@ class Decoder(nn.Module):
         hidden = self.embed(torch.cat([latent, conditions, count.to(latent)], -1))  # (B, D)
         scalars = hidden.unsqueeze(1) + self.place[:N]  # (B, N, D)
         noise = torch.randn(B, N, self.num_noise, device=latent.device, dtype=latent.dtype)
-        scalars = self.dropout(scalars + self.noise(noise))
+        scalars = self.dropout(self.mix(scalars + self.noise(noise)))
         inputs = with_references(scalars.new_zeros(B, N, 0, 4), references)  # (B, N, 4, 4)
         shift, size = self.network(inputs, scalars, valid)  # (B, N, 1, 4), (B, N, 1)
         bounded = MAX_LOG_SHARE * torch.tanh(size.squeeze(-1) / MAX_LOG_SHARE)  # (B, N)

@@ -17,6 +17,8 @@ from hepattn.physics.jet_shape import relative_mass, relative_particles
 SHAPE_GRAPHS = tuple((graph,) for d in (1, 2, 3) for graph in connected_graphs(d))
 NUM_LEADING = 8  # particles whose pT is among the observables of a jet
 FLOOR = 1e-5
+SMALLEST_SHARE = 1e-3  # of a leading particle, also where there is none
+SMALLEST_SPREAD = 0.1  # of a logarithm
 
 
 class Sample(NamedTuple):
@@ -42,23 +44,21 @@ class Sample(NamedTuple):
 
 
 def jet_observables(jets: Sample) -> Tensor:
-    """Describe each jet by numbers: mass, energy flow polynomials, the hardest particles, number.
+    """Describe each jet by numbers: mass, energy flow polynomials, the hardest particles.
 
     Args:
         jets: Jets by falling pT.
 
     Returns:
-        (B, O): ln of the relative mass, ln of eight polynomials, ln of the largest shares of pT,
-        the number of particles.
+        (B, O): ln of the relative mass, ln of eight polynomials, ln of the largest shares of pT.
     """
     relative = relative_particles(jets.vectors, jets.valid)
     shares = momentum_shares(relative.pt, jets.valid)
     angles = pair_distances(relative.eta, relative.phi)
     flow = energy_flow_polynomials(shares, angles, SHAPE_GRAPHS)  # (B, 8)
     mass = relative_mass(jets.vectors, jets.valid).unsqueeze(-1)
-    leading = shares[:, :NUM_LEADING]
-    logs = torch.cat([mass, flow, leading], -1).clamp(min=FLOOR).log()
-    return torch.cat([logs, jets.valid.sum(1, keepdim=True).to(logs)], -1)
+    leading = shares[:, :NUM_LEADING].clamp(min=SMALLEST_SHARE)
+    return torch.cat([mass, flow, leading], -1).clamp(min=FLOOR).log()
 
 
 def particle_columns(jets: Sample) -> Tensor:
@@ -107,7 +107,9 @@ def compare(
     hyperedges = _pooled([graph.hyperedges[graph.hyperedge_valid].T for graph in graphs], power)
     columns = _pooled([particle_columns(x) for x in (found, true)], power)
     a, b = (jet_observables(x) for x in (found, true))  # (B, O)
-    mean, scale = b.mean(0), b.std(0).clamp(min=1e-3)
+    if len(b) < 2:
+        return Distances(edges, hyperedges, columns, a.sum() * 0.0)
+    mean, scale = b.mean(0), b.std(0).clamp(min=SMALLEST_SPREAD)
     shapes = energy_distance((a - mean) / scale, (b - mean) / scale, is_unbiased)
     return Distances(edges, hyperedges, columns, shapes)
 

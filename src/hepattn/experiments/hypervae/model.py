@@ -52,6 +52,8 @@ class Decoded(NamedTuple):
 class Outputs(NamedTuple):
     """What the autoencoder makes of a batch.
 
+    If not all jets are encoded, all but ``generated`` is that of the first ones alone.
+
     Attributes:
         posterior: Distributions of the latent vectors.
         latent: Draws from them, with what is known of the jets (B, L + C + 2).
@@ -80,6 +82,11 @@ class HyperVAE(nn.Module):
         latent_dim: Number of latent dimensions L.
         jet_dim: Hidden features of the jet head.
         latent_noise: Standard deviation of noise that is added to latent vectors in training.
+        encoded_share: Share of the jets of a training batch that are encoded and reconstructed; the
+            others only lend their types and kinematics to generated jets.
+
+    Raises:
+        ValueError: If the share is not above 0 and at most 1.
     """
 
     energy_scale: Tensor
@@ -94,8 +101,12 @@ class HyperVAE(nn.Module):
         latent_dim: int = 32,
         jet_dim: int = 64,
         latent_noise: float = 0.01,
+        encoded_share: float = 1.0,
     ) -> None:
         super().__init__()
+        if not 0 < encoded_share <= 1:
+            raise ValueError(f"encoded_share={encoded_share} must be above 0 and at most 1")
+        self.encoded_share = encoded_share
         self.num_types, self.max_particles = num_types, max_particles
         self.latent_dim, self.latent_noise = latent_dim, latent_noise
         num_conditions = num_types + NUM_KINEMATICS
@@ -184,17 +195,16 @@ class HyperVAE(nn.Module):
             epoch: Epochs so far, for schedules.
         """
         frame = self.frame_of(batch.vectors.sum(1), batch.label)
+        generated = self.sample(frame, epoch)
+        if self.training and self.encoded_share < 1:
+            num = max(1, round(self.encoded_share * len(batch.label)))
+            batch, frame = batch.first(num), JetFrame(*(x[:num] for x in frame))
         posterior = self.encode(batch.vectors, batch.valid, batch.graph, frame)
         latent = self.draw(posterior)
         known = torch.cat([latent, frame.conditions], -1)  # (B, L + C + 2)
         presence = self.topology.train_presence(known, batch.valid.sum(1), epoch)
-        return Outputs(
-            posterior,
-            known,
-            self.decode(latent, frame, presence),
-            self.sample(frame, epoch),
-            self.jet_head(known),
-        )
+        decoded = self.decode(latent, frame, presence)
+        return Outputs(posterior, known, decoded, generated, self.jet_head(known))
 
     @torch.no_grad()
     def generate(self, label: Tensor) -> Decoded:

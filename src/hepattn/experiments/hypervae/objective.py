@@ -129,6 +129,7 @@ def loss_terms(
         is_training: Whether this is a training step.
     """
     weights = objective.weights
+    whole, batch = batch, batch.first(len(outputs.jet))  # those that were encoded
     terms: dict[str, Tensor] = {}
     if weights.particles:
         terms["particles"] = particle_loss(objective, net, batch, outputs.reconstructed)
@@ -143,8 +144,10 @@ def loss_terms(
         beta = kl_weight(epoch, objective.kl_warmup_epochs)
         terms["kl"] = beta * latent_loss(*outputs.posterior, objective.free_bits)
     if is_training or objective.auxiliary_in_validation:
-        decoded = outputs.generated if objective.compared == "prior" else outputs.reconstructed
-        found = distribution_losses(objective, batch, decoded, options)
+        if objective.compared == "prior":
+            found = distribution_losses(objective, whole, outputs.generated, options)
+        else:
+            found = distribution_losses(objective, batch, outputs.reconstructed, options)
         terms |= {name: x for name, x in found._asdict().items() if getattr(weights, name)}
     weighted = {name: getattr(weights, name) * term for name, term in terms.items()}
     return weighted | {name: weights.count * term for name, term in counts.items()}
