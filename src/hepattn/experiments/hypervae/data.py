@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from lightning import LightningDataModule
@@ -26,7 +27,6 @@ from hepattn.data.jets import (
     open_jets,
 )
 from hepattn.experiments.hypervae.batch import HypergraphBatch, make_batch
-from hepattn.experiments.hypervae.graphs import JetGraph, collate_graphs, to_graphs
 from hepattn.experiments.hypervae.hypergraph import HypergraphOptions
 from hepattn.experiments.hypervae.jet_statistics import JetStatistics
 from hepattn.nn.normalise import Feature
@@ -34,11 +34,14 @@ from hepattn.simulate.jets import JETNET_CLASSES, VERSION, JetConfig, simulate_j
 from hepattn.simulate.shards import available_cpus
 from hepattn.training.cache import cache_folder
 
+if TYPE_CHECKING:  # torch_geometric takes a while to load, and training needs none of it
+    from hepattn.experiments.hypervae.graphs import JetGraph
+
 Paths = str | list[str] | dict[str, str]
 NUM_MEASURED = 20_000  # training jets that scales are taken from
 
 
-class JetHypergraphs(Dataset[JetGraph]):
+class JetHypergraphs(Dataset["JetGraph"]):
     """Jets in memory, one by one as graphs or many at once as a padded batch.
 
     Args:
@@ -55,8 +58,10 @@ class JetHypergraphs(Dataset[JetGraph]):
     def __len__(self) -> int:
         return len(self.kept)
 
-    def __getitem__(self, jet: int) -> JetGraph:
+    def __getitem__(self, jet: int) -> "JetGraph":
         """Return one jet as a graph."""
+        from hepattn.experiments.hypervae.graphs import to_graphs
+
         return to_graphs(self.batch([jet]), self.options)[0]
 
     def batch(self, jets: Sequence[int]) -> HypergraphBatch:
@@ -72,7 +77,7 @@ class JetHypergraphs(Dataset[JetGraph]):
 
 
 def collate(
-    jets: HypergraphBatch | Sequence[JetGraph], num_slots: int, options: HypergraphOptions
+    jets: "HypergraphBatch | Sequence[JetGraph]", num_slots: int, options: HypergraphOptions
 ) -> HypergraphBatch:
     """Make a padded batch of graphs; a batch is passed on.
 
@@ -83,6 +88,8 @@ def collate(
     """
     if isinstance(jets, HypergraphBatch):
         return jets
+    from hepattn.experiments.hypervae.graphs import collate_graphs
+
     return collate_graphs(jets, num_slots, options)
 
 
@@ -223,7 +230,7 @@ class HypergraphData(LightningDataModule):
 
 
 def _collate_labelled(
-    jets: HypergraphBatch | Sequence[JetGraph], num_slots: int, options: HypergraphOptions
+    jets: "HypergraphBatch | Sequence[JetGraph]", num_slots: int, options: HypergraphOptions
 ) -> HypergraphBatch:
     return _labelled(collate(jets, num_slots, options))
 

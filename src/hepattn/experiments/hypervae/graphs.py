@@ -2,12 +2,12 @@
 
 # B jets, N particles, n particles of a jet, E edges, H hyperedges
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
 
 from hepattn.experiments.hypervae.batch import HypergraphBatch
 from hepattn.experiments.hypervae.hypergraph import (
@@ -16,6 +16,10 @@ from hepattn.experiments.hypervae.hypergraph import (
     choices,
     hyperedge_sets,
 )
+
+with warnings.catch_warnings():  # with recent torch
+    warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
+    from torch_geometric.data import Data
 
 
 class JetGraph(Data):
@@ -34,11 +38,6 @@ class JetGraph(Data):
         if key == "edge_index":
             return self.n_particles
         return super().__inc__(key, value, *args, **kwargs)
-
-    @property
-    def num_nodes(self) -> int:
-        """Number of particles."""
-        return len(self.particle_x)
 
 
 def to_graphs(batch: HypergraphBatch, options: HypergraphOptions) -> list[JetGraph]:
@@ -68,6 +67,7 @@ def _graph(
     return JetGraph(
         particle_x=batch.vectors[jet, real],
         n_particles=int(real.sum()),
+        num_nodes=int(real.sum()),
         edge_index=edge_index[:, edges],
         edge_attr=batch.graph.edges[jet, edges],
         hyperedge_index=torch.stack([particle[kept], number[owner[kept]]]),
