@@ -138,6 +138,7 @@ def test_terms_train_every_parameter_that_they_should(network: str, topology: st
         assert (trainable(net, "topology") <= trained) == (topology == "concrete")
     for term in ("edges", "hyperedges", "columns", "shapes"):
         assert trainable(net, "decoder") <= gradients(net, term), term
+    assert trainable(net, "topology") <= gradients(net, "numbers")
     assert trainable(net, "encoder") <= gradients(net, "kl")
     assert trainable(net, "topology", "encoder.mean") <= gradients(net, "count")
     assert trainable(net, "jet_head", "encoder") <= gradients(net, "jet")
@@ -238,7 +239,7 @@ def test_relaxed_choices_harden_as_the_temperature_falls() -> None:
 def test_auxiliary_terms_are_left_out_of_the_validation_unless_asked_for() -> None:
     net, batch = make_net(), draw_batch()
     outputs = net(batch)
-    auxiliary = {"edges", "hyperedges", "columns", "shapes"}
+    auxiliary = {"edges", "hyperedges", "columns", "shapes", "numbers"}
     for asked in (False, True):
         objective = Objective(auxiliary_in_validation=asked)
         terms = loss_terms(objective, net, batch, outputs, OPTIONS, 1.0, is_training=False)
@@ -250,7 +251,15 @@ def test_terms_of_weight_zero_are_left_out() -> None:
     net, batch = make_net(), draw_batch()
     weights = LossWeights(edges=0.0, kl=0.0, particles=0.0)
     terms = loss_terms(Objective(weights), net, batch, net(batch), OPTIONS, 1.0, is_training=True)
-    assert set(terms) == {"hyperedges", "columns", "shapes", "jet", "consistency", "count"}
+    assert set(terms) == {
+        "hyperedges",
+        "columns",
+        "shapes",
+        "jet",
+        "consistency",
+        "count",
+        "numbers",
+    }
 
 
 def test_divergence_has_its_full_weight_after_the_warm_up() -> None:
@@ -262,6 +271,17 @@ def test_divergence_has_its_full_weight_after_the_warm_up() -> None:
         for epoch in (0.0, 5.0, 10.0, 20.0)
     ]
     assert values == pytest.approx([0.0, values[2] / 2, values[2], values[2]])
+
+
+@pytest.mark.parametrize("topology", ["categorical", "concrete"])
+def test_distribution_of_numbers_is_that_of_samples(topology: str) -> None:
+    net = make_net(topology=topology).topology
+    with torch.no_grad():
+        net.net[-1].bias.copy_(torch.linspace(2, -2, NUM_SLOTS))
+    jet = torch.randn(1, 9).expand(40_000, -1)
+    counts = net.sample(jet).valid.sum(1)
+    shares = torch.bincount(counts, minlength=NUM_SLOTS + 1)[1:] / len(jet)
+    assert_close(net.distribution(jet[:1]), shares, atol=0.01, rtol=0)
 
 
 def test_only_a_share_of_a_training_batch_is_encoded() -> None:

@@ -59,6 +59,7 @@ class Outputs(NamedTuple):
         latent: Draws from them, with what is known of the jets (B, L + C + 2).
         reconstructed: The jets decoded from these draws.
         generated: Jets of the same types and kinematics decoded from draws of the prior.
+        prior: These draws, with what is known of the jets (B, L + C + 2).
         jet: Scaled ln pT, η and ln mass that the jet head reads off the draws (B, 3).
     """
 
@@ -66,6 +67,7 @@ class Outputs(NamedTuple):
     latent: Tensor
     reconstructed: Decoded
     generated: Decoded
+    prior: Tensor
     jet: Tensor
 
 
@@ -180,12 +182,16 @@ class HyperVAE(nn.Module):
         vectors = self.decoder(latent, frame.conditions, presence.valid, frame.references, frame.pt)
         return Decoded(vectors, presence)
 
-    def sample(self, frame: JetFrame, epoch: float = 0.0) -> Decoded:
-        """Decode draws from the prior for jets of known frame."""
+    def sample(self, frame: JetFrame) -> tuple[Decoded, Tensor]:
+        """Decode draws from the prior for jets of known frame.
+
+        Returns:
+            The jets, and the draws with what is known of them (B, L + C + 2).
+        """
         latent = torch.randn(len(frame.pt), self.latent_dim, device=frame.pt.device)
         latent = latent.to(frame.pt.dtype)
-        presence = self.topology.sample(torch.cat([latent, frame.conditions], -1), epoch)
-        return self.decode(latent, frame, presence)
+        known = torch.cat([latent, frame.conditions], -1)
+        return self.decode(latent, frame, self.topology.sample(known)), known
 
     def forward(self, batch: HypergraphBatch, epoch: float = 0.0) -> Outputs:
         """Encode and decode a batch, and generate jets beside it.
@@ -195,7 +201,7 @@ class HyperVAE(nn.Module):
             epoch: Epochs so far, for schedules.
         """
         frame = self.frame_of(batch.vectors.sum(1), batch.label)
-        generated = self.sample(frame, epoch)
+        generated, prior = self.sample(frame)
         if self.training and self.encoded_share < 1:
             num = max(1, round(self.encoded_share * len(batch.label)))
             batch, frame = batch.first(num), JetFrame(*(x[:num] for x in frame))
@@ -204,7 +210,7 @@ class HyperVAE(nn.Module):
         known = torch.cat([latent, frame.conditions], -1)  # (B, L + C + 2)
         presence = self.topology.train_presence(known, batch.valid.sum(1), epoch)
         decoded = self.decode(latent, frame, presence)
-        return Outputs(posterior, known, decoded, generated, self.jet_head(known))
+        return Outputs(posterior, known, decoded, generated, prior, self.jet_head(known))
 
     @torch.no_grad()
     def generate(self, label: Tensor) -> Decoded:
@@ -217,4 +223,4 @@ class HyperVAE(nn.Module):
         log_pt, y = self.kinematics[label, row].unbind(-1)  # (B)
         pt = log_pt.exp()
         jet = torch.stack([pt * y.cosh(), pt, torch.zeros_like(pt), pt * y.sinh()], -1)
-        return self.sample(self.frame_of(jet, label))
+        return self.sample(self.frame_of(jet, label))[0]

@@ -38,7 +38,8 @@ class LossWeights:
         shapes: Joint distribution of the observables of jets.
         jet: Jet head against pT, η and mass.
         consistency: Sum of the particles against pT, η and mass.
-        count: Number of particles.
+        count: Number of particles of each jet.
+        numbers: Distribution of the number of particles of jets from the prior.
         kl: Divergence of the posterior from the prior, at the end of its warm-up.
     """
 
@@ -50,7 +51,8 @@ class LossWeights:
     jet: float = 0.1
     consistency: float = 0.1
     count: float = 1.0
-    kl: float = 0.05
+    numbers: float = 1.0
+    kl: float = 0.3
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -149,6 +151,8 @@ def loss_terms(
         else:
             found = distribution_losses(objective, batch, outputs.reconstructed, options)
         terms |= {name: x for name, x in found._asdict().items() if getattr(weights, name)}
+        if weights.numbers:
+            terms["numbers"] = number_loss(net, whole, outputs.prior)
     weighted = {name: getattr(weights, name) * term for name, term in terms.items()}
     return weighted | {name: weights.count * term for name, term in counts.items()}
 
@@ -191,6 +195,18 @@ def consistency_loss(
     return weighted_squared_error(
         net.scale_jet(jet_kinematics(total)), target, objective.jet_weights
     )
+
+
+def number_loss(net: HyperVAE, batch: HypergraphBatch, prior: Tensor) -> Tensor:
+    """Wasserstein distance of the numbers of particles, type by type, in particles."""
+    distances = []
+    for label in batch.label.unique():
+        jets = batch.label == label
+        count = batch.valid[jets].sum(1)
+        true = torch.bincount(count - 1, minlength=net.max_particles).to(prior) / len(count)
+        found = net.topology.distribution(prior[jets])
+        distances.append((found - true).cumsum(0).abs().sum())
+    return torch.stack(distances).mean()
 
 
 def distribution_losses(

@@ -75,8 +75,12 @@ class CategoricalTopology(nn.Module):
         """
         return {"count": count_loss(self.net(jet), count, self.kind)}
 
+    def distribution(self, jet: Tensor) -> Tensor:
+        """Mean probabilities of 1, 2, … N particles over jets (B, dim_in), as (N)."""
+        return self.net(jet).softmax(-1).mean(0)
+
     @torch.no_grad()
-    def sample(self, jet: Tensor, epoch: float = 0.0) -> Presence:
+    def sample(self, jet: Tensor) -> Presence:
         """Draw the numbers of particles of jets (B, dim_in)."""
         count = torch.multinomial(self.net(jet).softmax(-1), 1).squeeze(1) + 1
         return presence(count, self.num_slots, jet.dtype)
@@ -124,8 +128,19 @@ class ConcreteTopology(nn.Module):
         number = (weight.sum(1) - count).div(self.num_slots).square().mean()
         return {"presence": cross_entropy, "count": number}
 
+    def distribution(self, jet: Tensor) -> Tensor:
+        """Mean probabilities of 1, 2, … N particles over jets (B, dim_in), as (N)."""
+        probability = self.net(jet).sigmoid()  # (B, N)
+        numbers = torch.zeros_like(torch.cat([probability, probability[:, :1]], 1))
+        numbers[:, 0] = 1.0
+        for place in probability.unbind(1):  # one place after the other may add a particle
+            more = numbers.roll(1, 1)  # the last entry is 0 until the last place
+            numbers = numbers * (1 - place.unsqueeze(1)) + more * place.unsqueeze(1)
+        # A jet of which no place is chosen keeps its first one.
+        return torch.cat([numbers[:, :1] + numbers[:, 1:2], numbers[:, 2:]], 1).mean(0)
+
     @torch.no_grad()
-    def sample(self, jet: Tensor, epoch: float = 0.0) -> Presence:
+    def sample(self, jet: Tensor) -> Presence:
         """Choose places of jets (B, dim_in), each with its own probability."""
         probability = self.net(jet).sigmoid()
         return _harden((torch.rand_like(probability) < probability).to(jet.dtype))
