@@ -1,6 +1,6 @@
 """Time the generation of jets and a training step of the hypergraph VAE, without the optimiser's.
 
-Batches of simulated jets of up to 30 particles; the autoencoder of `hypervae_slim.yaml`, all of whose
+Batches of simulated jets of up to 30 particles; the autoencoder of `hypervae_slim.yaml`, where all
 jets are encoded, with these networks of particles:
 
 - slim: L-GATr-slim.
@@ -65,7 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     result = measure.describe(options) | {
         "jets": options.jets,
         "particles": NUM_SLOTS,
-        "parameters": {name: sum(p.numel() for p in net.parameters()) for name, net in nets.items()},
+        "parameters": {
+            name: sum(p.numel() for p in net.parameters()) for name, net in nets.items()
+        },
         "jets_a_second": rate,
         "seconds": seconds,
         "goals": [goal.to_json() for goal in goals],
@@ -102,9 +104,7 @@ def draw_batch(options: argparse.Namespace) -> HypergraphBatch:
         vectors[jet, : len(rows)] = rows
         first += num
     label = torch.from_numpy(jets.label) - int(jets.label.min())
-    return make_batch(
-        vectors, vectors[..., 0] > 0, label, torch.ones(B), torch.arange(B), OPTIONS
-    )
+    return make_batch(vectors, vectors[..., 0] > 0, label, torch.ones(B), torch.arange(B), OPTIONS)
 
 
 def make_net(name: str, batch: HypergraphBatch) -> HyperVAE:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -59,6 +60,21 @@ def test_generated_files_are_jets_in_physical_units(generated: Path) -> None:
     assert (particles[~mask] == 0).all()
     np.testing.assert_array_equal(mask.sum(1), jets[:, 4])
     assert (np.diff(np.where(mask, particles[..., 2], 0), axis=1) <= 1e-6).all()
+
+
+def test_test_writes_the_state_of_the_latent_space_and_where_jets_are_in_it(
+    trained: Path,
+) -> None:
+    args = ["test", "--config", "hypervae_slim.yaml", *QUIET, *TINY]
+    assert cli.main(["hypervae/train", *args, "--run.root", str(trained.parent)]) == 0
+    folder = trained / "eval" / "test"
+    figures = json.loads((folder / "metrics.json").read_text())
+    assert {"w1_mass", "w1_particles", "w1_count", "active_dimensions"} <= set(figures)
+    assert len(figures["latent"]["kl"]) == len(figures["latent"]["variance"]) == 16
+    table = pq.read_table(folder / "predictions.parquet")
+    assert table.num_rows == figures["num_jets"]
+    assert "latent_15" in table.column_names
+    assert (folder / "jets.png").stat().st_size > 10_000
 
 
 def test_the_same_seed_generates_the_same_jets(trained: Path, tmp_path: Path) -> None:

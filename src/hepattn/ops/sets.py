@@ -49,8 +49,8 @@ def chamfer(
         importance: More weights of the two averages, (B, M) and (B, N), such as powers of pT.
 
     Returns:
-        (B); zero where one of the sets has nothing. An element that is partly there is found
-        by others at a cost that grows as its weight falls.
+        (B); zero where one of the sets has nothing. An element of weight 0 is nobody's nearest
+        one; gradients reach weights through the averages.
     """
     share_a, share_b = (
         _shares(weight_a, importance and importance[0]),

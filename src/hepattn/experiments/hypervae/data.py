@@ -215,6 +215,10 @@ class HypergraphData(LightningDataModule):
         """Test jets."""
         return self._loader(self.dataset(self.split().part("test")))
 
+    def predict_dataloader(self) -> DataLoader[HypergraphBatch]:
+        """All jets, in order."""
+        return self._loader(self.dataset(None))
+
     def _loader(self, jets: JetHypergraphs, shuffle: bool = False) -> DataLoader[HypergraphBatch]:
         return DataLoader(
             jets,

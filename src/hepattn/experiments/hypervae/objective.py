@@ -12,6 +12,7 @@ from hepattn.experiments.hypervae.batch import HypergraphBatch, jet_kinematics
 from hepattn.experiments.hypervae.distributions import Distances, Sample, compare
 from hepattn.experiments.hypervae.hypergraph import HypergraphOptions
 from hepattn.experiments.hypervae.model import Decoded, HyperVAE, Outputs
+from hepattn.experiments.hypervae.topology import Presence
 from hepattn.losses.vae import FreeBits, kl_weight, latent_loss, weighted_squared_error
 from hepattn.ops.sets import (
     chamfer,
@@ -161,6 +162,9 @@ def particle_loss(
     objective: Objective, net: HyperVAE, batch: HypergraphBatch, decoded: Decoded
 ) -> Tensor:
     """Distance between true and decoded particles, in the jets' frames and one unit of energy."""
+    if objective.set_distance == "hungarian":  # which takes sets whose real elements come first
+        jets = Sample(decoded.vectors, decoded.presence.valid).sorted()
+        decoded = Decoded(jets.vectors, Presence(jets.valid, jets.valid.to(jets.vectors)))
     tetrad = jet_tetrad(batch.vectors.sum(1))
     true, found = (
         components(x, tetrad) / net.energy_scale for x in (batch.vectors, decoded.vectors)
@@ -171,10 +175,8 @@ def particle_loss(
         return sliced_wasserstein(true, found, valid, weight, metric=metric).mean()
     cost = squared_distances(true, found, metric)
     if objective.huber is not None:
-        root = (cost + 1e-12).sqrt()
-        cost = torch.where(
-            root > objective.huber, 2 * objective.huber * root - objective.huber**2, cost
-        )
+        root, edge = (cost + 1e-12).sqrt(), objective.huber
+        cost = torch.where(root > edge, edge * (2 * root - edge), cost)
     if objective.set_distance == "sinkhorn":
         return sinkhorn(cost, valid, weight).mean()
     if objective.set_distance == "hungarian":

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 from torchmetrics import CatMetric
 from torchmetrics.utilities import dim_zero_cat
@@ -20,11 +21,15 @@ from hepattn.experiments.hypervae.hypergraph import HypergraphOptions
 from hepattn.experiments.hypervae.latent import LatentFigures, latent_figures
 from hepattn.experiments.hypervae.model import HyperVAE, Outputs
 from hepattn.experiments.hypervae.objective import Objective, loss_terms
-from hepattn.experiments.hypervae.report import mean_distance
+from hepattn.experiments.hypervae.plots import plot_jets
+from hepattn.experiments.hypervae.report import mean_distance, types_of
 from hepattn.experiments.hypervae.sample import to_sample
+from hepattn.metrics.jets import JetSample
 from hepattn.training.cli import run, run_script
+from hepattn.training.figures import save_figure
 from hepattn.training.module import BaseModule, ScheduleCallable
 from hepattn.training.optimizer import OptimizerCallable
+from hepattn.training.report import write_figures
 
 STAGES = ("val", "test")
 
@@ -83,10 +88,6 @@ class JetGenerator(BaseModule):
         done = self.trainer.fit_loop.epoch_loop.batch_idx if self.trainer.training else 0
         return self.current_epoch + (done / steps if steps != float("inf") else 0.0)
 
-    def network_inputs(self, batch: HypergraphBatch) -> tuple[HypergraphBatch, float]:
-        """What the network takes."""
-        return batch, self.progress
-
     def forward(self, batch: HypergraphBatch) -> Outputs:
         """Encode and decode the jets, and generate others beside them."""
         return self.net(batch, self.progress)
@@ -136,8 +137,40 @@ class JetGenerator(BaseModule):
         }
         for metric in self.collected[stage].values():
             metric.reset()
+        if stage == "test" and not self.trainer.fast_dev_run:
+            self._write_evaluation(values, figures, *samples, label)
         named = {f"{stage}/{name}": value for name, value in values.items()}
         self.log_dict(named, sync_dist=True, prog_bar=stage == "val")
+
+    def predictions(self, batch: HypergraphBatch, outputs: Outputs) -> dict[str, Tensor]:
+        """One row a jet: its row in the source, its type and its place in the latent space."""
+        names = [f"latent_{number}" for number in range(self.net.latent_dim)]
+        mean = outputs.posterior.mean
+        return {
+            "jet": batch.index,
+            "label": batch.label,
+            **dict(zip(names, mean.unbind(1), strict=True)),
+        }
+
+    @rank_zero_only
+    def _write_evaluation(
+        self,
+        values: dict[str, float],
+        figures: LatentFigures,
+        found: JetSample,
+        true: JetSample,
+        label: np.ndarray,
+    ) -> None:
+        folder = self.evaluation_folder
+        latent = {name: x.tolist() for name, x in figures._asdict().items() if name != "num_active"}
+        write_figures(folder, values | {"num_jets": len(label), "latent": latent})
+        types = types_of(label, self.classes)
+        samples = {
+            name: {kind: jets.take(rows) for kind, rows in types.items()}
+            for name, jets in (("truth", true), ("generated", found))
+        }
+        save_figure(plot_jets(samples, list(types)), folder / "jets.png")
+        print(f"figures and plots written to {folder}")
 
 
 COLLECTED = ("true", "found", "label", "mean", "log_variance")
