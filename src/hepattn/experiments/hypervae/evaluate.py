@@ -72,7 +72,7 @@ def read_jets(path: str | list[str], max_particles: int) -> LabelledJets:
         )
     inputs = JetInput((Feature("part_pt_log"),), max_particles, pad_to=max_particles)
     jets = JetDataset(source, inputs)
-    batch = jets[0] if len(jets) == 1 else jets.__getitems__(range(len(jets)))
+    batch = jets.__getitems__(range(len(jets)))
     keep = batch.valid.any(1) & (batch.label >= 0)
     vectors, valid = batch.vectors[keep].double(), batch.valid[keep]
     vectors = project_to_shell(vectors, vectors.new_tensor([1.0, 0.0, 0.0, 0.0]))
