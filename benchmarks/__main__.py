@@ -6,7 +6,7 @@ from pathlib import Path
 
 import measure
 
-NAMES = ("attention", "bias", "packing", "encoder", "events", "trackml", "jets", "data")
+NAMES = ("attention", "bias", "packing", "encoder", "events", "trackml", "jets", "hypervae", "data")
 
 
 def main() -> None:

@@ -25,6 +25,14 @@ TOOLS = {
     ),
     "download": ("hepattn.data.download", "fetch a published jet data set"),
     "summarise-jets": ("hepattn.experiments.jets.summary", "compare the tests of several taggers"),
+    "generate-jets": (
+        "hepattn.experiments.hypervae.generate",
+        "write jets that a run of hypervae generates",
+    ),
+    "evaluate-jets": (
+        "hepattn.experiments.hypervae.evaluate",
+        "compare generated jets with true ones",
+    ),
     "export": ("hepattn.deploy.export", "write a run's network as ONNX, checked"),
     "attention-maps": ("hepattn.deploy.attention_maps", "draw what a run's network attends to"),
     "calibrate": ("hepattn.deploy.calibrate", "rescale a run's logits to true probabilities"),

@@ -15,6 +15,7 @@ SMALL = {
     "jets": ["--data.num_simulated", "60", "--data.batch_size", "8"],
     "events": ["--data.num_simulated", "400", "--data.batch_size", "16"],
     "xec": ["--data.num_simulated", "60", "--data.batch_size", "4"],
+    "hypervae": ["--data.num_simulated", "60", "--data.batch_size", "8"],
 }
 ON_CPU = ["--trainer.accelerator", "cpu", "--trainer.precision", "32-true"]
 ON_CPU += ["--data.num_workers", "0", "--trainer.enable_progress_bar", "false"]
@@ -47,4 +48,4 @@ def test_config_begins_with_what_it_is_and_its_command(config: Path) -> None:
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 def test_config_says_nothing_that_the_data_decides(config: Path) -> None:
     model = yaml.safe_load((ROOT / config).read_text())["model"]
-    assert not {"features", "min_hits", "schema", "classes", "auxiliary"} & set(model)
+    assert not {"features", "min_hits", "schema", "classes", "auxiliary", "hypergraph"} & set(model)

@@ -5,9 +5,9 @@
 from collections.abc import Sequence
 
 import torch
-from lgatr import LGATrSlim
 from torch import Tensor, nn
 
+from hepattn.nn.lorentz import Slim, with_references
 from hepattn.nn.normalise import Feature, Normalise
 
 # Time, and the beam to both sides, as (E, px, py, pz): what tells the detector's frame from others.
@@ -54,16 +54,16 @@ class LorentzTagger(nn.Module):
         self.energy_scale = energy_scale
         references = torch.tensor(REFERENCES if break_symmetry else [])
         self.register_buffer("references", references.view(-1, 4), persistent=False)
-        self.backbone = LGATrSlim(
-            num_blocks=depth,
-            in_v_channels=1 + len(references),
-            out_v_channels=0,
-            hidden_v_channels=num_vectors,
-            in_s_channels=len(self.normalise.embedded) if use_features else 1,
-            out_s_channels=num_scalars,
-            hidden_s_channels=num_scalars,
+        self.backbone = Slim(
+            in_vectors=1 + len(references),
+            in_scalars=len(self.normalise.embedded) if use_features else 0,
+            out_vectors=0,
+            out_scalars=num_scalars,
+            depth=depth,
+            num_vectors=num_vectors,
+            num_scalars=num_scalars,
             num_heads=num_heads,
-            dropout_prob=dropout or None,
+            dropout=dropout,
         )
         self.head = nn.Linear(num_scalars, num_classes)
 
@@ -78,15 +78,7 @@ class LorentzTagger(nn.Module):
         Returns:
             Logits (B, num_classes).
         """
-        real = valid.unsqueeze(-1)  # (B, N, 1)
-        vectors = vectors.masked_fill(~real, 0.0) / self.energy_scale
-        references = self.references.expand(*valid.shape, -1, -1)  # (B, N, V - 1, 4)
-        inputs = torch.cat([vectors.unsqueeze(-2), references], -2)  # (B, N, V, 4)
-        scalars = real.to(vectors.dtype)  # a constant: the network must have one
-        if self.use_features:
-            scalars = self.normalise(x, valid).to(vectors.dtype)  # (B, N, S)
-        # A jet without particles attends to its padding, and leaves no trace of it.
-        seen = valid | ~valid.any(1, keepdim=True)
-        _, scalars = self.backbone(inputs, scalars, attn_mask=seen[:, None, None])
-        total = scalars.masked_fill(~real, 0.0).sum(1)  # (B, S)
-        return self.head(total / valid.sum(1, keepdim=True).clamp(min=1))
+        inputs = with_references(vectors.unsqueeze(-2) / self.energy_scale, self.references)
+        scalars = self.normalise(x, valid) if self.use_features else vectors[..., :0]  # (B, N, S)
+        _, scalars = self.backbone(inputs, scalars, valid)  # (B, N, S)
+        return self.head(scalars.sum(1) / valid.sum(1, keepdim=True).clamp(min=1))

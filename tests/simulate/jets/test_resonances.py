@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from hepattn.simulate.jets import CLASSES, JetConfig
+from hepattn.simulate.jets import CLASSES, JetConfig, resonances
 from hepattn.simulate.jets.kinematics import mass_of
 from hepattn.simulate.jets.particles import Particles, summed
 from hepattn.simulate.jets.resonances import MASS, WIDTH, decay_of
@@ -53,3 +53,19 @@ def test_particles_outside_the_cone_are_not_of_the_jet() -> None:
     momentum = np.column_stack([pt, pt * np.cos(phi), pt * np.sin(phi), np.zeros(3)])
     particles = Particles(np.zeros(3, int), np.full(3, 22), momentum, np.zeros((3, 3)))
     assert within_cone(particles, 1, 0.8).tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize(("name", "codes"), [("q", {1, 2, 3, 4, 5}), ("g", {21})])
+def test_quark_and_gluon_jets_start_with_their_parton(
+    name: str, codes: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[int] = set()
+    original = resonances.shower
+
+    def spy(flavour: np.ndarray, *rest: object) -> object:
+        seen.update(np.abs(flavour).tolist())
+        return original(flavour, *rest)
+
+    monkeypatch.setattr(resonances, "shower", spy)
+    lab_decay(name, np.full(NUM, 600.0), np.random.default_rng(0))
+    assert seen == codes

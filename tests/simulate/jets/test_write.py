@@ -10,7 +10,7 @@ import uproot
 from numpy.testing import assert_allclose, assert_array_equal
 
 from hepattn.data.jets import FirstJets, JetLabels, open_jets
-from hepattn.simulate.jets import CLASSES, JetConfig, main, make_jets, simulate_jets
+from hepattn.simulate.jets import CLASSES, JETNET_CLASSES, JetConfig, main, make_jets, simulate_jets
 from hepattn.simulate.jets import write as write_module
 
 SMALL = JetConfig(classes=("QCD", "Wqq"), shard_size=6)
@@ -97,6 +97,21 @@ def test_labels_follow_the_classes_of_the_config(
     assert source.classes == classes
     names = [CLASSES[label] for label in make_jets(config, 9).label]
     assert [classes[label] for label in source.read(0, 9).label] == names
+
+
+def test_types_of_jetnet_are_numbered_as_jetnet_does(tmp_path: Path) -> None:
+    config = JetConfig(classes=JETNET_CLASSES, layout="jetnet", max_particles=30)
+    write(tmp_path, 90, config)
+    source = open_jets(tmp_path)
+    assert source.classes == ("g", "q", "t")
+    table = source.read(0, 90)
+    gluon, quark, top = (np.median(table.counts[table.label == i]) for i in range(3))
+    assert quark < gluon <= top
+
+
+def test_jetclass_files_take_no_types_of_jetnet() -> None:
+    with pytest.raises(ValueError, match="choose layout='jetnet'"):
+        JetConfig(classes=("q", "t"))
 
 
 def test_jets_do_not_depend_on_the_number_of_workers(tmp_path: Path, folder: Path) -> None:

@@ -10,6 +10,7 @@ from hepattn.data.jets.source import FirstJets, JetSource
 from hepattn.data.jets.split import JetPart, JetSplit
 from hepattn.data.jets.streaming import StreamingJets
 from hepattn.data.jets.table import JetTable
+from hepattn.data.jets.typed import TypedJets
 from hepattn.data.jets.weights import JetWeights
 from hepattn.data.streaming_loader import StreamingLoader
 
@@ -26,6 +27,7 @@ __all__ = [
     "JetWeights",
     "StreamingJets",
     "StreamingLoader",
+    "TypedJets",
     "check_features",
     "collate",
     "open_jets",

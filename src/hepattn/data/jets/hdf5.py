@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from hepattn.data.error import DataError
+from hepattn.data.jets.jetnet import JET_COLUMNS, PARTICLE_COLUMNS
 from hepattn.data.jets.labels import JetLabels
 from hepattn.data.jets.source import JetFile
 from hepattn.data.jets.table import NO_LABEL, JetTable, pack
@@ -22,8 +23,6 @@ TABLE = "table/table"
 # A list of strings as protocol 0 of pickle writes it. It is read as text: nothing is unpickled.
 PICKLED_NAME = re.compile(r"^(?:\(lp\d+\n)?a?(?:V([^\n]*)|S'([^\n]*)')$", re.MULTILINE)
 PARTICLES, JETS = "particle_features", "jet_features"
-JETNET_PARTICLE = ("etarel", "phirel", "ptrel", "mask")
-JETNET_JET = ("type", "pt", "eta", "mass", "num_particles")
 JETNET_COLUMNS = (
     "part_px", "part_py", "part_pz", "part_energy", "jet_pt", "jet_eta", "jet_phi", "jet_energy"
 )  # fmt: skip
@@ -175,9 +174,9 @@ class JetNetJets(Hdf5Jets):
             raise DataError.of(
                 self.path, JETS, found=f"{jets.shape[0]} jets", expected=f"{self.num_jets}"
             )
-        default = JETNET_JET if jets.shape[1] >= len(JETNET_JET) else JETNET_JET[1:]
-        self.particle_places = self._places(particles, JETNET_PARTICLE, JETNET_PARTICLE)
-        self.jet_places = self._places(jets, default, JETNET_JET[1:4])
+        default = JET_COLUMNS if jets.shape[1] >= len(JET_COLUMNS) else JET_COLUMNS[1:]
+        self.particle_places = self._places(particles, PARTICLE_COLUMNS, PARTICLE_COLUMNS)
+        self.jet_places = self._places(jets, default, JET_COLUMNS[1:4])
         self.columns = frozenset(JETNET_COLUMNS)
         self.classes = ()
         if "type" in self.jet_places:
@@ -197,7 +196,7 @@ class JetNetJets(Hdf5Jets):
         counts = real.sum(1)
         flat = {
             name: raw[..., self.particle_places[name]][real].astype(np.float32)
-            for name in JETNET_PARTICLE[:3]
+            for name in PARTICLE_COLUMNS[:3]
         }
         pt, eta, mass = (
             jet[:, self.jet_places[name]].astype(np.float64) for name in ("pt", "eta", "mass")

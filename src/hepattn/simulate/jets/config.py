@@ -5,6 +5,11 @@ from typing import Literal
 
 CLASSES = ("QCD", "Hbb", "Hcc", "Hgg", "H4q", "Hqql", "Zqq", "Wqq", "Tbqq", "Tbl")
 """The ten classes of JetClass, in the order of their labels."""
+JETNET_CLASSES = ("g", "q", "t")
+"""Gluon, quark and top jets, in the order of JetNet's types; ``t`` are the jets of ``Tbqq``."""
+ALL_CLASSES = (*CLASSES, *JETNET_CLASSES)
+PARTON_CLASSES = ("QCD", "g", "q")
+"""Classes whose jets start with a single parton."""
 
 
 @dataclass(frozen=True)
@@ -12,7 +17,8 @@ class JetConfig:
     """Options of the jet simulation.
 
     Args:
-        classes: Which classes to make, in equal numbers.
+        classes: Which classes to make, in equal numbers: those of JetClass, or ``g``, ``q`` and
+            ``t`` (only in the layout of JetNet).
         seed: Seed of the data set; the jets depend on it and not on the number of processes.
         generator: A small parton shower in numpy, or Pythia 8 with fastjet (needs the extra
             ``generators``).
@@ -43,8 +49,8 @@ class JetConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))  # a list, where JSON was read
         for name in self.classes:
-            if name not in CLASSES:
-                raise ValueError(f"classes holds {name!r}; choose from {', '.join(CLASSES)}")
+            if name not in ALL_CLASSES:
+                raise ValueError(f"classes holds {name!r}; choose from {', '.join(ALL_CLASSES)}")
         if not self.classes or len(set(self.classes)) < len(self.classes):
             raise ValueError(f"classes={self.classes} must name at least one class, each once")
         for name, allowed in (
@@ -53,6 +59,11 @@ class JetConfig:
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be one of {allowed}")
+        if self.layout == "jetclass" and not set(self.classes) <= set(CLASSES):
+            raise ValueError(
+                f"classes={self.classes}: JetClass files have no labels for "
+                f"{', '.join(JETNET_CLASSES)}; choose layout='jetnet'"
+            )
         if not 0 < self.min_pt < self.max_pt:
             raise ValueError(
                 f"min_pt={self.min_pt} must be positive and below max_pt={self.max_pt}"

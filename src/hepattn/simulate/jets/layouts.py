@@ -9,7 +9,8 @@ import h5py
 import numpy as np
 import uproot
 
-from hepattn.simulate.jets.config import CLASSES, JetConfig
+from hepattn.data.jets.jetnet import PARTICLE_COLUMNS, JetNetWriter
+from hepattn.simulate.jets.config import ALL_CLASSES, CLASSES, JetConfig
 from hepattn.simulate.jets.detector import Jets
 from hepattn.simulate.jets.kinematics import Array, directions, mass_of
 
@@ -22,8 +23,6 @@ FLAGS = {
     "isMuon": (13,),
 }
 """PDG codes behind the flags of JetClass."""
-PARTICLE_FEATURES = ("etarel", "phirel", "ptrel", "mask")
-JET_FEATURES = ("type", "pt", "eta", "mass", "num_particles")
 
 
 def write_jets(path: Path, jets: Jets, config: JetConfig) -> None:
@@ -131,18 +130,12 @@ def _write_jetnet(path: Path, jets: Jets, config: JetConfig) -> None:
     relative = part_pt / np.repeat(pt, jets.num_particles)
     rows = np.stack([deta, dphi, relative, np.ones_like(deta)], axis=-1)
     jet = np.repeat(np.arange(len(pt)), jets.num_particles)
-    particles = np.zeros((len(pt), config.max_particles, len(PARTICLE_FEATURES)), np.float32)
+    particles = np.zeros((len(pt), config.max_particles, len(PARTICLE_COLUMNS)), np.float32)
     particles[jet[kept], place[kept]] = rows[kept]  # (N, K, 4)
     eta, _ = directions(jets.momentum)
     num = np.minimum(jets.num_particles, config.max_particles)
-    kind = np.zeros(len(CLASSES))
-    kind[[CLASSES.index(name) for name in config.classes]] = np.arange(len(config.classes))
+    kind = np.zeros(len(ALL_CLASSES))
+    kind[[ALL_CLASSES.index(name) for name in config.classes]] = np.arange(len(config.classes))
     table = np.stack([kind[jets.label], pt, eta, mass_of(jets.momentum), num], axis=-1)
-    with h5py.File(path, "w") as file:
-        for name, values, names in (
-            ("particle_features", particles, PARTICLE_FEATURES),
-            ("jet_features", table.astype(np.float32), JET_FEATURES),
-        ):
-            dataset = file.create_dataset(name, data=values, compression="gzip")
-            dataset.attrs["names"] = names
-        file.attrs["classes"] = config.classes
+    with JetNetWriter(path, config.max_particles, config.classes) as file:
+        file.add(particles, table)

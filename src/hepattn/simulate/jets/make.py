@@ -4,7 +4,7 @@
 
 import numpy as np
 
-from hepattn.simulate.jets.config import CLASSES, JetConfig
+from hepattn.simulate.jets.config import ALL_CLASSES, CLASSES, JetConfig
 from hepattn.simulate.jets.detector import Jets, join_jets
 from hepattn.simulate.jets.pythia import PythiaSource
 from hepattn.simulate.jets.shower import ShowerSource
@@ -35,15 +35,16 @@ def make_jets(config: JetConfig, num: int, number: int = 0) -> Jets:
     Raises:
         RuntimeError: If no jet of a class passes the cuts.
     """
-    rngs = np.random.default_rng([config.seed, number]).spawn(len(CLASSES) + 1)
+    rngs = np.random.default_rng([config.seed, number]).spawn(len(ALL_CLASSES) + 1)
+    order = rngs.pop(len(CLASSES))  # where it was before there were more classes: the jets stay
     num_classes = len(config.classes)
     turns = -(-num // num_classes)
-    place = rngs[-1].random((turns, num_classes)).argsort(1).reshape(-1)[:num]  # (num,)
+    place = order.random((turns, num_classes)).argsort(1).reshape(-1)[:num]  # (num,)
     wanted = np.bincount(place, minlength=num_classes)  # (C,)
     parts = []
     for name, size in zip(config.classes, wanted.tolist(), strict=True):
         if size:
-            parts.append(_collect(name, size, config, rngs[CLASSES.index(name)]))
+            parts.append(_collect(name, size, config, rngs[ALL_CLASSES.index(name)]))
     first = np.cumsum(wanted) - wanted
     return join_jets(parts).take(first[place] + np.arange(num) // num_classes)
 

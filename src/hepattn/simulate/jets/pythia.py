@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hepattn.simulate.jets.config import CLASSES, JetConfig
+from hepattn.simulate.jets.config import ALL_CLASSES, PARTON_CLASSES, JetConfig
 from hepattn.simulate.jets.detector import Jets, accepted, detect
 from hepattn.simulate.jets.kinematics import Array, directions, distance
 from hepattn.simulate.jets.particles import SPECIES, Particles
@@ -38,6 +38,9 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "Wqq": ("WeakBosonAndParton:qg2Wq = on", "WeakBosonAndParton:qqbar2Wg = on", *HADRONIC_W),
     "Tbqq": (*TOP, "24:onIfAny = 1 2 3 4 5"),
     "Tbl": (*TOP, "24:onIfAny = 11 13"),
+    "g": ("WeakBosonAndParton:qqbar2gmZg = on", "WeakZ0:gmZmode = 2", *INVISIBLE_Z),
+    "q": ("WeakBosonAndParton:qg2gmZq = on", "WeakZ0:gmZmode = 2", *INVISIBLE_Z),
+    "t": (*TOP, "24:onIfAny = 1 2 3 4 5"),
 }
 """Process and forced decays of each class."""
 LEPTONIC_W = {
@@ -136,8 +139,8 @@ class PythiaSource:
         jet = np.repeat(np.arange(size), [len(table) for table in rows])
         table = np.concatenate(rows)
         particles = Particles(jet, table[:, 0].astype(np.int64), table[:, 1:5], table[:, 5:])
-        jets = detect(particles, size, CLASSES.index(self.name), self.rng)
-        held = None if self.name == "QCD" else np.stack(partons)
+        jets = detect(particles, size, ALL_CLASSES.index(self.name), self.rng)
+        held = None if self.name in PARTON_CLASSES else np.stack(partons)
         return jets.take(accepted(jets, held, self.config))
 
     def _set(self, setting: str) -> None:
@@ -153,7 +156,7 @@ class PythiaSource:
         clusters = self._fastjet.ClusterSequence(inputs, self._definition)
         found = self._fastjet.sorted_by_pt(clusters.inclusive_jets(0.8 * self.config.min_pt))
         members = [table[[c.user_index() for c in jet.constituents()]] for jet in found]
-        if self.name == "QCD":  # the hardest jet, which recoils against the neutrinos
+        if self.name in PARTON_CLASSES:  # the hardest jet, which recoils against the neutrinos
             return [(rows, np.empty((0, 4))) for rows in members[:1]]
         chosen = []
         for partons in self._decays(event):
@@ -178,7 +181,7 @@ class PythiaSource:
 
     def _decays(self, event: Any) -> list[Array]:
         """List the partons and charged leptons (Q, 4) of each of the class's particles."""
-        code = RESONANCE[self.name[0]]
+        code = RESONANCE[self.name[0].upper()]
         last = {p.iBotCopyId() for p in event if abs(p.id()) == code}
         return [np.array(partons) for place in sorted(last) if (partons := _legs(event, place))]
 

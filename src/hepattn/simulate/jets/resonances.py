@@ -29,6 +29,7 @@ Z_SHARES = np.array([0.2205, 0.1687, 0.2205, 0.1687, 0.2216])
 QCD_FLAVOURS = (1, 2, 3, 4, 5, 21)
 QCD_SHARES = np.array([0.25, 0.34, 0.06, 0.06, 0.03, 0.26])
 """Shares of the initial partons of QCD jets: as of jets that recoil against a Z."""
+QCD_QUARKS = np.array(QCD_FLAVOURS) != 21
 
 
 class Decay(NamedTuple):
@@ -226,7 +227,7 @@ def decay_of(name: str, num: int, rng: np.random.Generator) -> tuple[Array, Deca
     Returns:
         Masses in GeV (num,) and the decays.
     """
-    if name in ("Tbqq", "Tbl"):
+    if name in ("Tbqq", "Tbl", "t"):
         return decay_top(num, name == "Tbl", rng)
     if name in ("H4q", "Hqql"):
         return decay_higgs_to_ww(num, name == "Hqql", rng)
@@ -241,17 +242,20 @@ def decay_of(name: str, num: int, rng: np.random.Generator) -> tuple[Array, Deca
     return mass, decay_to_partons(mass, np.stack([flavour, other], axis=-1), rng)
 
 
-def qcd_jets(pt: Array, rng: np.random.Generator) -> Decay:
+def qcd_jets(pt: Array, rng: np.random.Generator, name: str = "QCD") -> Decay:
     """Make the showers of quarks and gluons along the x axis.
 
     Args:
         pt: Energies of the partons in GeV (N,).
         rng: Source of randomness.
+        name: Class: QCD for both, ``q`` or ``g`` for one of them.
 
     Returns:
         The showers, with the initial partons.
     """
-    flavour = rng.choice(QCD_FLAVOURS, len(pt), p=QCD_SHARES)
+    wanted = {"q": QCD_QUARKS, "g": ~QCD_QUARKS}.get(name, np.ones_like(QCD_QUARKS))
+    shares = QCD_SHARES * wanted
+    flavour = rng.choice(QCD_FLAVOURS, len(pt), p=shares / shares.sum())
     flavour = np.where(flavour == 21, 21, flavour * rng.choice([-1, 1], len(pt)))
     showers = shower(flavour, pt, QCD_ANGLE, rng)
     axis = np.tile([1.0, 0.0, 0.0], (len(pt), 1))

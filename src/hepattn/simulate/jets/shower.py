@@ -5,7 +5,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from hepattn.simulate.jets.config import CLASSES, JetConfig
+from hepattn.simulate.jets.config import ALL_CLASSES, PARTON_CLASSES, JetConfig
 from hepattn.simulate.jets.decays import decay_all
 from hepattn.simulate.jets.detector import Jets, accepted, detect
 from hepattn.simulate.jets.kinematics import Array, directions, distance
@@ -54,8 +54,10 @@ class ShowerSource:
         particles, partons = generate(self.name, num, self.config, self.rng)
         particles = particles.take(visible(particles))
         particles = particles.take(within_cone(particles, num, self.config.radius))
-        jets = detect(particles, num, CLASSES.index(self.name), self.rng)
-        return jets.take(accepted(jets, None if self.name == "QCD" else partons, self.config))
+        jets = detect(particles, num, ALL_CLASSES.index(self.name), self.rng)
+        return jets.take(
+            accepted(jets, None if self.name in PARTON_CLASSES else partons, self.config)
+        )
 
 
 def generate(
@@ -99,8 +101,8 @@ def lab_decay(name: str, pt: Array, rng: np.random.Generator) -> Decay:
     Returns:
         Their hadrons and partons; the hadrons of each add up to its momentum.
     """
-    if name == "QCD":
-        return qcd_jets(pt, rng)
+    if name in PARTON_CLASSES:
+        return qcd_jets(pt, rng, name)
     mass, event = decay_of(name, len(pt), rng)
     frame = np.column_stack([np.hypot(pt, mass), pt, np.zeros((len(pt), 2))])
     return event.boosted(frame)

@@ -1,0 +1,1 @@
+"""Jet generation with a variational autoencoder of hypergraphs."""
