@@ -6,10 +6,9 @@ from scipy import linalg
 from scipy.optimize import linprog
 from scipy.stats import wasserstein_distance
 
+from hepattn.metrics.energy_mover import coverage_and_matching, energy_movers_distances
 from hepattn.metrics.jets import (
     JetSample,
-    coverage_and_matching,
-    energy_movers_distances,
     fpd,
     frechet_distance,
     kpd,

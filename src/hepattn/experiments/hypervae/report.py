@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import wasserstein_distance
 
+from hepattn.metrics.energy_mover import coverage_and_matching
 from hepattn.metrics.jets import (
     FPD_GRAPHS,
     Estimate,
     JetSample,
-    coverage_and_matching,
     fpd,
     kpd,
     w1_efps,

@@ -82,11 +82,11 @@ class JetGenerator(BaseModule):
     @property
     def progress(self) -> float:
         """Epochs so far, with their fraction."""
-        if self._trainer is None:
-            return 0.0
-        steps = max(self.trainer.num_training_batches, 1) if self.trainer.training else 1
-        done = self.trainer.fit_loop.epoch_loop.batch_idx if self.trainer.training else 0
-        return self.current_epoch + (done / steps if steps != float("inf") else 0.0)
+        if self._trainer is None or self.trainer.state.fn != "fit":
+            return float(self.current_epoch)
+        steps = max(self.trainer.num_training_batches, 1)
+        done = max(self.trainer.fit_loop.epoch_loop.batch_idx, 0)
+        return self.current_epoch + done / steps
 
     def forward(self, batch: HypergraphBatch) -> Outputs:
         """Encode and decode the jets, and generate others beside them."""
