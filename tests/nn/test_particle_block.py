@@ -63,6 +63,25 @@ def test_class_block_in_prenorm_style_normalises_the_token_alone() -> None:
         assert_close(found[event, None], expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("activation", ["geglu", "swiglu"])
+def test_the_chunked_dense_net_is_that_of_its_layers(activation: str) -> None:
+    options = BlockOptions(
+        "prenorm", activation=activation, activation_dropout=0.0, dropout=0.0, layer_scale=0.5
+    )
+    block = ParticleBlock(8, options)
+    x, packing = torch.randn(7, 8), make_packing(torch.ones(1, 7, dtype=torch.bool))
+    results = []
+    for _ in range(2):
+        leaf = x.clone().requires_grad_()
+        block.zero_grad()
+        out = block.add_dense(leaf, packing)
+        out.square().sum().backward()
+        parts = (block.expand, block.contract, block.dense_norm)
+        results.append([out, leaf.grad, *(p.grad.clone() for m in parts for p in m.parameters())])
+        block.expand.register_forward_hook(lambda *_: None)  # the second time layer by layer
+    assert_close(*results)
+
+
 @pytest.mark.parametrize("lengths", [(5, 2, 0), (5, 5, 5)])
 @pytest.mark.parametrize("options", [{}, {"bias": False}, {"output_gate": True, "head_dim": 3}])
 def test_class_attention_without_keys_is_attention(lengths: tuple[int, ...], options: dict) -> None:

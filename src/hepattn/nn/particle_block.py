@@ -20,6 +20,7 @@ from hepattn.nn.norm import NormName, make_norm
 from hepattn.nn.packing import Packing
 from hepattn.nn.residual import LayerScale
 from hepattn.ops.attention import Plan
+from hepattn.ops.gated_dense import gated_dense
 
 
 @dataclass(frozen=True)
@@ -112,9 +113,33 @@ class Branches(nn.Module):
 
     def add_dense(self, x: Tensor, packing: Packing) -> Tensor:
         """Add the dense net's answer to the tokens (T, D)."""
-        y = self.contract(self.hidden_norm(self.hidden_dropout(self._hidden(self.dense_norm(x)))))
+        y = self.dense_norm(x)
+        if self._is_chunked(y):
+            expand, contract = ((net.weight, net.bias) for net in (self.expand, self.contract))
+            y = gated_dense(y, expand, contract, self.options.activation)
+        else:
+            y = self.contract(self.hidden_norm(self.hidden_dropout(self._hidden(y))))
         y = self._drop_path(self.dense_scale(self.dropout(y)), packing)
         return x + y if self.residual_scale is None else torch.addcmul(y, x, self.residual_scale)
+
+    def _is_chunked(self, x: Tensor) -> bool:
+        """Tell whether the net goes token by token from end to end, on the CPU, with gradients.
+
+        Whoever watches a layer, or has put another in its place, gets them one after the other.
+        """
+        if torch.compiler.is_compiling() or torch.compiler.is_exporting():
+            return False
+        options, layers = self.options, (self.expand, self.contract)
+        drops = self.training and options.activation_dropout > 0
+        if options.activation == "gelu" or options.style == "normformer" or drops:
+            return False
+        return (
+            x.device.type == "cpu"
+            and torch.is_grad_enabled()
+            and not torch.is_autocast_enabled("cpu")
+            and all(type(net) is nn.Linear for net in layers)
+            and not any(net._forward_hooks or net._forward_pre_hooks for net in layers)
+        )
 
     def _hidden(self, x: Tensor) -> Tensor:
         x = self.expand(x)
