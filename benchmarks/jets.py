@@ -160,7 +160,7 @@ def make_transformers(options: argparse.Namespace) -> dict[str, Contender]:
         return theirs(x.mT.contiguous(), momentum_first, valid.unsqueeze(1))
 
     return {
-        OWN: (ours, lambda jets: call_in_threads(ours, jets, jets[2])),
+        OWN: (ours, partial(call, ours)),
         PEER: (theirs, classify),
     }
 
@@ -185,7 +185,7 @@ def make_particle_nets(options: argparse.Namespace) -> dict[str, Contender]:
         return theirs(x[:, -2:].contiguous(), x, valid.unsqueeze(1))
 
     return {
-        OWN: (ours, lambda jets: call_in_threads(ours, jets, jets[2])),
+        OWN: (ours, partial(call, ours)),
         PEER: (theirs, classify),
     }
 

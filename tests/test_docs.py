@@ -8,6 +8,7 @@ import pytest
 
 from hepattn import cli
 from hepattn.experiments.events import classify, density_ratio
+from hepattn.experiments.hypervae import train
 from hepattn.experiments.jets import tag
 from hepattn.experiments.trackml import hit_filter, tracking
 from hepattn.experiments.xec import inpaint, mae, regress
@@ -19,6 +20,7 @@ SMALL = {
     "jets": ["--data.num_simulated", "60", "--data.batch_size", "8"],
     "events": ["--data.num_simulated", "400", "--data.batch_size", "16"],
     "xec": ["--data.num_simulated", "60", "--data.batch_size", "4"],
+    "hypervae": ["--data.num_simulated", "60", "--data.batch_size", "8"],
 }
 SCRIPTS = {
     "hit_filter.py": hit_filter,
@@ -29,6 +31,7 @@ SCRIPTS = {
     "mae.py": mae,
     "inpaint.py": inpaint,
     "regress.py": regress,
+    "train.py": train,
 }
 REAL = {"uproot-HZZ.root", "example_1k.h5"}  # named in commands of their own
 BRIEF = ["--trainer.fast_dev_run", "1", "--trainer.enable_progress_bar", "false"]
