@@ -140,6 +140,7 @@ def plot_residuals(residuals: Mapping[str, Mapping[str, Array]], units: Sequence
             share = np.full(len(values), 1 / (len(values) * (edges[1] - edges[0])))
             axis.hist(values, edges, weights=share, histtype="step", label=label)
         axis.set(xlabel=f"{name}: told - true [{unit}]", ylabel="density")
+        axis.set_ylim(top=1.4 * axis.get_ylim()[1])  # room for the legend
         axis.legend(fontsize="x-small", title=r"$\sigma_\mathrm{eff}$", title_fontsize="x-small")
     return figure
 
