@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 import hepattn.ops.attention.band as band
 import hepattn.ops.attention.local as local
-import hepattn.ops.attention.sdpa as sdpa
 from hepattn.ops.attention import Full, Registers, Window, attention, make_plan
 from reference.attention import Case, assert_same, make_case, run_case, run_weights
 from reference.attention_cases import cases
@@ -27,16 +26,9 @@ draws = settings(derandomize=True, deadline=None, max_examples=30)
 
 
 @st.composite
-def inner_workings(draw: st.DrawFn, backend: str) -> ExitStack:
-    """Settings that must not matter.
-
-    Of `sdpa` what counts as small; of `local` small blocks and tiles, and the block kernel.
-    """
+def inner_workings(draw: st.DrawFn) -> ExitStack:
+    """Settings of `local` that must not matter: small blocks and tiles, and the block kernel."""
     stack = ExitStack()
-    if backend == "sdpa":
-        limit = draw(st.sampled_from([0, sdpa.MAX_SMALL_PAIRS]))
-        stack.enter_context(patch.object(sdpa, "MAX_SMALL_PAIRS", limit))
-        return stack
     if draw(st.booleans()):
         blocks = {
             "FORWARD_BLOCK": draw(st.integers(1, 4)),
@@ -54,7 +46,7 @@ def inner_workings(draw: st.DrawFn, backend: str) -> ExitStack:
 @given(data=st.data())
 def test_matches_the_definition_forward_and_backward(backend: str, data: st.DataObject) -> None:
     case = data.draw(cases(backend))
-    with data.draw(inner_workings(backend)):
+    with data.draw(inner_workings()) if backend == "local" else ExitStack():
         found = run_case(case, backend)
     assert_same(found, case.expected(), atol=TOLERANCE[case.q.dtype])
 

@@ -15,10 +15,6 @@ from hepattn.ops.attention.dense import dense_attention
 from hepattn.ops.attention.heads import repeat_heads
 from hepattn.ops.attention.plan import Plan
 
-MAX_SMALL_PAIRS = 24**2
-"""Pairs of a head up to which two batched products train faster on a CPU than torch's kernel: with
-16 tokens in 0.7 of the time, with 32 in as much."""
-
 
 def sdpa(
     q: Tensor,
@@ -69,8 +65,6 @@ def _attend(
     scale: float,
 ) -> Tensor:
     """Attend with a bias and a mask of every pair, to (B, H, M, E)."""
-    if _is_small(q, k, bias) and not dropout:
-        return _attend_by_products(q, k, v, mask, scale)
     if _needs_dense_attention(q, bias):
         k, v = (repeat_heads(x, q.shape[1]) for x in (k, v))  # (B, H, N, E)
         return dense_attention(q, k, v, bias=bias, mask=mask, dropout=dropout, scale=scale)
@@ -85,17 +79,6 @@ def _attend(
         scale=scale,
         enable_gqa=q.shape[1] != k.shape[1],
     )
-
-
-def _attend_by_products(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float
-) -> Tensor:
-    """Attend by two batched products, with all weights in memory, to (B, H, M, E)."""
-    k, v = (repeat_heads(x, q.shape[1]) for x in (k, v))  # (B, H, N, E)
-    score = (q * scale) @ k.mT  # (B, H, M, N)
-    if mask is not None:
-        score += torch.zeros_like(mask, dtype=score.dtype).masked_fill_(~mask, float("-inf"))
-    return score.softmax(-1) @ v
 
 
 @torch.compiler.disable(reason="the sizes of packed events are no part of a graph")
@@ -171,11 +154,3 @@ def add_offset_bias(bias: Tensor | None, offset_bias: Tensor, plan: Plan) -> Ten
 def _needs_dense_attention(q: Tensor, bias: Tensor | None) -> bool:
     wants_gradient = bias is not None and bias.requires_grad and torch.is_grad_enabled()
     return wants_gradient and q.device.type == "cpu" and not torch.compiler.is_exporting()
-
-
-def _is_small(q: Tensor, k: Tensor, bias: Tensor | None) -> bool:
-    """Whether torch's backward for the CPU would spend its time on anything but the pairs."""
-    is_plain = bias is None and q.dtype in (torch.float32, torch.float64)
-    trains = torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
-    on_cpu = q.device.type == "cpu" and not torch.compiler.is_compiling()
-    return is_plain and trains and on_cpu and q.shape[2] * k.shape[2] <= MAX_SMALL_PAIRS
