@@ -6,7 +6,18 @@ from pathlib import Path
 
 import measure
 
-NAMES = ("attention", "bias", "packing", "encoder", "events", "trackml", "jets", "hypervae", "data")
+NAMES = (
+    "attention",
+    "bias",
+    "packing",
+    "encoder",
+    "events",
+    "trackml",
+    "jets",
+    "hypervae",
+    "xec",
+    "data",
+)
 
 
 def main() -> None:

@@ -145,6 +145,8 @@ class XecData(LightningDataModule):
         """All events of ``predict_path`` or ``path``, in order, with or without the truth."""
         own = self.predict_path
         source = self.source if own is None else open_xec(own, **self.reading)
+        if self.in_memory:
+            return self._loader(XecDataset(source))
         return self._stream(source, None, shuffle=False)
 
     def dataset(self, name: Part) -> XecDataset:

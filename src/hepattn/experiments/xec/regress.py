@@ -40,7 +40,13 @@ from hepattn.experiments.xec.targets import (
     true_target,
 )
 from hepattn.losses.regression import TargetLoss
-from hepattn.metrics.resolution import Residuals, bootstrap, resolution
+from hepattn.metrics.resolution import (
+    Measured,
+    ResidualFigures,
+    Residuals,
+    bootstrap,
+    resolution,
+)
 from hepattn.training.cli import run, run_script
 from hepattn.training.figures import save_figure
 from hepattn.training.module import ScheduleCallable
@@ -162,7 +168,10 @@ class XecRegression(XecModule):
             batches.append(batch)
             if sum(map(self.num_events, batches)) >= NUM_FITTED or self.trainer.fast_dev_run:
                 break
-        self.fitted = Fitted(*(x.to(self.device) for x in fit_classical(join(batches))))
+        known = join(batches)
+        if not bool(torch.stack([known.energy, known.start]).isfinite().all()):
+            raise DataError("a test needs the truth, and training events lack theirs")
+        self.fitted = Fitted(*(x.to(self.device) for x in fit_classical(known)))
 
     def forward(self, batch: XecBatch) -> Told:
         """Tell the targets of events."""
@@ -286,7 +295,7 @@ class XecRegression(XecModule):
             number, method = key.split("/")
             residuals.setdefault(number, {})[method] = found
         figures = {
-            number: {method: found.figures()._asdict() for method, found in methods.items()}
+            number: {method: _plain(found.figures()) for method, found in methods.items()}
             for number, methods in residuals.items()
         }
         write_figures(folder, {"units": {number: UNITS[number] for number in figures}, **figures})
@@ -307,6 +316,17 @@ class XecRegression(XecModule):
         }
         print_regression(rows, UNITS)
         print(f"figures and plots written to {folder}")
+
+
+def _plain(figures: ResidualFigures) -> dict[str, float]:
+    """Figures by name, with the errors of those that have one."""
+    plain: dict[str, float] = {}
+    for name, value in figures._asdict().items():
+        if isinstance(value, Measured):
+            plain |= {name: value.value, f"{name}_error": value.error}
+        else:
+            plain[name] = value
+    return plain
 
 
 COLUMNS: dict[Target, tuple[str, ...]] = {
