@@ -173,7 +173,10 @@ def _all_true(tokens: Tensor) -> Tensor:
 def _shrink(position: Tensor, size: tuple[int, int], factor: int) -> Tensor:
     """Mean position of the cells that each cell of a smaller image is made of, (G, H, W, 3)."""
     image = position.permute(0, 3, 1, 2)  # (G, 3, H, W)
-    pooled = F.avg_pool2d(image, factor, ceil_mode=True, count_include_pad=False)
+    # Not by ceil_mode, which ONNX counts otherwise at the edge, but zeros behind and who is there.
+    behind = (0, -image.shape[3] % factor, 0, -image.shape[2] % factor)
+    there = F.avg_pool2d(F.pad(torch.ones_like(image[:, :1]), behind), factor)
+    pooled = F.avg_pool2d(F.pad(image, behind), factor) / there
     return pooled[..., : size[0], : size[1]].permute(0, 2, 3, 1)
 
 
