@@ -72,7 +72,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = measure.make_parser(__doc__)
     parser.add_argument("--events", type=int, help="events of a batch")
     options = measure.parse(parser, arguments)
-    options.events = options.events or (2 if options.quick else 16)
+    options.events = options.events or (2 if options.quick else 48)
     return options
 
 
