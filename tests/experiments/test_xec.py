@@ -12,9 +12,11 @@ from torch import Tensor
 
 from hepattn import cli
 from hepattn.data.xec import open_xec
+from hepattn.experiments.xec import plots
 from hepattn.experiments.xec.data import XecData
 from hepattn.experiments.xec.estimates import UNITS
 from hepattn.physics import xec
+from hepattn.training.figures import new_figure
 from hepattn.training.load import load_run
 
 NUM_EVENTS, NUM_BLIND = 30, 12
@@ -75,6 +77,13 @@ def unlabelled(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No plots, which take longer than all else."""
+    for name in ("events", "errors", "residuals", "resolution", "calibration"):
+        monkeypatch.setattr(plots, f"plot_{name}", lambda *_: new_figure(1)[0])
+
+
 def figures(runs: Path, task: str, name: str = "test") -> dict:
     return json.loads((runs / task / "eval" / name / "metrics.json").read_text())
 
@@ -125,8 +134,8 @@ def test_test_writes_the_resolutions_of_a_regression(runs: Path) -> None:
 def test_predict_fills_in_what_is_dead(runs: Path, unlabelled: Path, task: str) -> None:
     run(task, "predict", runs, "--data.predict_path", str(unlabelled))
     table = pq.read_table(newest(runs, task, "predict") / "predictions.parquet")
-    columns = ["run", "event", "sensor", "photons"]
-    assert table.column_names == [*columns, "time"] if task == "mae" else columns
+    times = ["time"] if task == "mae" else []
+    assert table.column_names == ["run", "event", "sensor", "photons", *times]
     batch = open_xec(unlabelled).read(0, NUM_BLIND)
     event, sensor = (~batch.valid).nonzero(as_tuple=True)
     assert table["event"].to_pylist() == batch.event[event].tolist()
@@ -137,7 +146,8 @@ def test_predict_fills_in_what_is_dead(runs: Path, unlabelled: Path, task: str) 
 def test_predictions_of_a_regression_are_the_same_with_and_without_the_truth(
     runs: Path, unlabelled: Path
 ) -> None:
-    run("regress", "predict", runs, "--data.predict_path", str(unlabelled))
+    streamed = ["--data.in_memory", "false"]
+    run("regress", "predict", runs, "--data.predict_path", str(unlabelled), *streamed)
     blind = pq.read_table(newest(runs, "regress", "predict") / "predictions.parquet")
     assert not [name for name in blind.column_names if name.startswith("true_")]
     run("regress", "predict", runs)
@@ -168,12 +178,14 @@ def test_a_test_without_the_truth_says_so(
     assert "truth" in stopped(capsys, 1, "regress", "fit", runs, *options, "--run.name", "blind")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_hidden_sensors_are_the_truth_of_events_without_one(runs: Path, unlabelled: Path) -> None:
     run("inpaint", "test", runs, "--data.path", str(unlabelled))
     found = json.loads((newest(runs, "inpaint", "test") / "metrics.json").read_text())
     assert found["root_photons"]["network"]["num"] > 100
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_events_that_stream_give_the_figures_of_events_in_memory(runs: Path) -> None:
     for task in ("inpaint", "regress"):
         run(task, "test", runs, "--data.in_memory", "false", "--data.batch_size", "3")

@@ -35,6 +35,8 @@ class StreamingLoader(DataLoader[Any]):
         dataset: The rows.
         num_workers: Number of processes that read; 0 for none beside this one.
         persistent_workers: Whether the processes live on after an epoch.
+        **_: What Lightning, which makes the loader of a prediction anew, gives any ``DataLoader``;
+            the rows decide it themselves.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class StreamingLoader(DataLoader[Any]):
         dataset: StreamingRows[Any, Any],
         num_workers: int = 0,
         persistent_workers: bool = False,
+        **_: Any,
     ) -> None:
         super().__init__(
             dataset,

@@ -3,6 +3,7 @@
 # B events, S sensors, M sensors to fill in, K neighbours, O channels to fill in
 
 import math
+from functools import cache
 
 import numpy as np
 import torch
@@ -36,7 +37,8 @@ class SensorsHead(nn.Module):
         super().__init__()
         sensors = xec.sensors()
         position = torch.from_numpy(np.array(sensors.position, np.float32))  # (S, 3)
-        self.register_buffer("neighbour", nearest_sensors(NUM_NEIGHBOURS), persistent=False)
+        nearest = nearest_sensors(NUM_NEIGHBOURS).clone()
+        self.register_buffer("neighbour", nearest, persistent=False)
         axes = [Coordinate(axis) for axis in "xyz"]  # cm
         encode = SinusoidalEncoding(3 * BANDS, axes, alpha=2 * math.pi / 6, base=32.0)
         self.register_buffer("place", encode(position.unsqueeze(0))[0], persistent=False)
@@ -94,6 +96,7 @@ class SensorsHead(nn.Module):
         return asked.view_as(x)
 
 
+@cache
 def nearest_sensors(number: int) -> Tensor:
     """The nearest sensors of each on its face, (S, number).
 
