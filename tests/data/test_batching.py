@@ -65,11 +65,6 @@ def test_no_events_give_no_batches() -> None:
     assert list(LengthBucketSampler([], 8)) == []
 
 
-def test_lightning_finds_the_epoch_setter() -> None:
-    sampler = LengthBucketSampler(LENGTHS, 8)
-    assert sampler.sampler is sampler
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 from hepattn.nn.attention import set_backend
 from hepattn.nn.attention_maps import record_attention
+from hepattn.nn.batch_norm import MaskedBatchNorm
 from hepattn.nn.event_schema import EventSchema
 from hepattn.nn.normalise import Feature
 from hepattn.physics.four_vector import from_pt_eta_phi_energy
@@ -151,7 +152,7 @@ def settle(net: nn.Module) -> None:
         if "norm" in name or "head" in name:
             parameter.data.add_(0.2 * torch.randn_like(parameter))
     for module in net.modules():
-        if isinstance(module, nn.BatchNorm1d):
+        if isinstance(module, MaskedBatchNorm):
             nn.init.normal_(module.running_mean, std=0.3)
             nn.init.uniform_(module.running_var, 0.5, 2)
 

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.testing import assert_close
 
+from hepattn.nn.batch_norm import MaskedBatchNorm
 from hepattn.nn.pair_bias import PairBias, PairInputs, PairOptions
 from hepattn.physics.pair_features import PAIR_FEATURES, kinematics, pair_features
 
@@ -145,7 +146,7 @@ def test_frozen_statistics_are_used_and_kept_while_the_weights_train() -> None:
     with torch.no_grad():
         expected = bias(*inputs)
     for layer in bias.train().modules():
-        if isinstance(layer, nn.BatchNorm1d):
+        if isinstance(layer, MaskedBatchNorm):
             layer.eval()
     out = bias(*inputs)
     assert_close(out, expected, atol=1e-5, rtol=1e-5)

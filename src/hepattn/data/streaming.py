@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from hepattn.data.chunks import chunk_ranges
+from hepattn.ops.distributed import process_rank
 
 Rows = TypeVar("Rows")
 Batch = TypeVar("Batch")
@@ -50,6 +51,8 @@ class StreamingRows(IterableDataset[Batch], Generic[Rows, Batch]):
         buffer_size: Rows that are shuffled together, in each worker; at least a batch.
         rank: Number of this process; by default that of ``torch.distributed``.
         num_ranks: Number of processes.
+        is_filled: Whether the last process is filled up, so that all have as many batches; an
+            evaluation needs no more than its rows.
 
     Raises:
         ValueError: If a number is not positive, or the rank is none of the ranks.
@@ -66,17 +69,16 @@ class StreamingRows(IterableDataset[Batch], Generic[Rows, Batch]):
         buffer_size: int = 20_000,
         rank: int | None = None,
         num_ranks: int | None = None,
+        is_filled: bool = True,
     ) -> None:
         for name, value in (("batch_size", batch_size), ("chunk_size", chunk_size)):
             if value < 1:
                 raise ValueError(f"{name}={value} must be at least 1")
         if buffer_size < batch_size:
             raise ValueError(f"buffer_size={buffer_size} must be at least batch_size={batch_size}")
-        is_distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if rank is None:
-            rank = torch.distributed.get_rank() if is_distributed else 0
-        if num_ranks is None:
-            num_ranks = torch.distributed.get_world_size() if is_distributed else 1
+        ours = process_rank()
+        rank = ours[0] if rank is None else rank
+        num_ranks = ours[1] if num_ranks is None else num_ranks
         if not 0 <= rank < num_ranks:
             raise ValueError(f"rank={rank} must be from 0 to num_ranks - 1 = {num_ranks - 1}")
         self.fingerprint = fingerprint
@@ -86,6 +88,7 @@ class StreamingRows(IterableDataset[Batch], Generic[Rows, Batch]):
         self.buffer_size = buffer_size // batch_size * batch_size
         self.rank = rank
         self.num_ranks = num_ranks
+        self.is_filled = is_filled
         self.chunks = chunk_ranges(block_ends, chunk_size)
         self.chunk_rows = np.array([len(self._rows(chunk)) for chunk in range(len(self.chunks))])
         self.num_rows = int(self.chunk_rows.sum())
@@ -120,9 +123,17 @@ class StreamingRows(IterableDataset[Batch], Generic[Rows, Batch]):
         """Number of rows of each rank, those of weight 0 included."""
         return -(-self.num_rows // self.num_ranks)
 
+    @property
+    def own_rows(self) -> int:
+        """Number of rows of this rank."""
+        if self.is_filled:
+            return self.rows_per_rank
+        left = self.num_rows - self.rank * self.rows_per_rank
+        return max(0, min(self.rows_per_rank, left))
+
     def __len__(self) -> int:
         """Number of batches of an epoch, of this rank."""
-        return -(-self.rows_per_rank // self.batch_size)
+        return -(-self.own_rows // self.batch_size)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration has.
@@ -230,7 +241,7 @@ class StreamingRows(IterableDataset[Batch], Generic[Rows, Batch]):
         They come in the order of the source: what it keeps of a block serves all its chunks.
         """
         start = self.rank * self.rows_per_rank + start
-        stop = min(self.rank * self.rows_per_rank + stop, (self.rank + 1) * self.rows_per_rank)
+        stop = self.rank * self.rows_per_rank + min(stop, self.own_rows)
         number = stop - start
         ends = np.cumsum(self.chunk_rows[order])
         pieces = []

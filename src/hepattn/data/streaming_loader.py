@@ -1,67 +1,61 @@
 """A loader that can go on in the middle of an epoch."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from hepattn.data.streaming import StreamingRows
 
 
-class EpochSampler(Sampler[None]):
-    """Asks for the next batch again and again, and passes on which epoch it is.
-
-    Args:
-        dataset: The rows.
-    """
-
-    def __init__(self, dataset: StreamingRows[Any, Any]) -> None:
-        self.set_epoch = dataset.set_epoch
-
-    def __iter__(self) -> Iterator[None]:
-        while True:
-            yield None
-
-
-class StreamingLoader(DataLoader[Any]):
+class StreamingLoader:
     """A loader of ``StreamingRows`` that knows which batches it handed out.
 
     Lightning saves its state in checkpoints, restores it, and says which epoch it is. Each
     iteration is an epoch of its own; one that was broken off is not continued, unless its state
-    is loaded.
+    is loaded. The loader draws no random numbers of the process.
 
     Args:
         dataset: The rows.
-        num_workers: Number of processes that read; 0 for none beside this one.
-        persistent_workers: Whether the processes live on after an epoch.
-        **_: What Lightning, which makes the loader of a prediction anew, gives any ``DataLoader``;
-            the rows decide it themselves.
+        num_workers: Number of processes that read, and live on after an epoch; 0 for none beside
+            this one.
     """
 
-    def __init__(
-        self,
-        dataset: StreamingRows[Any, Any],
-        num_workers: int = 0,
-        persistent_workers: bool = False,
-        **_: Any,
-    ) -> None:
-        super().__init__(
+    batch_sampler = None
+    """Lightning looks for one."""
+
+    def __init__(self, dataset: StreamingRows[Any, Any], num_workers: int = 0) -> None:
+        self.dataset = dataset
+        self.num_workers = num_workers
+        self._loader = DataLoader(
             dataset,
             batch_size=None,
             num_workers=num_workers,
             pin_memory=torch.cuda.is_available(),  # copied to the GPU faster
-            persistent_workers=persistent_workers,
+            persistent_workers=num_workers > 0,
+            generator=torch.Generator(),  # that of the process stays as it is
         )
-        # DataLoader lets nobody choose a sampler for streams, and Lightning looks for epochs there.
-        object.__setattr__(self, "sampler", EpochSampler(dataset))
+
+    def __len__(self) -> int:
+        """Number of batches of an epoch, of this process."""
+        return len(self.dataset)
+
+    @property
+    def sampler(self) -> Self:
+        """Itself: Lightning calls ``set_epoch`` on the ``sampler`` of a loader."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration has; see ``StreamingRows.set_epoch``."""
+        self.dataset.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[Any]:
         if not self.num_workers:
-            yield from super().__iter__()
+            yield from self._loader
             return
         self.dataset.begin()
-        for batch in super().__iter__():
+        for batch in self._loader:
             self.dataset.count()
             yield batch
 

@@ -9,10 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hepattn.losses.event import EventLoss, Normalise, several_outputs
-
-
-def _mean_over_real(loss: Tensor, valid: Tensor) -> Tensor:
-    return (loss * valid).sum() / valid.sum().clamp(min=1)
+from hepattn.ops.distributed import mean_over_processes, weighted_mean
 
 
 class BinaryCrossEntropy(nn.Module):
@@ -44,14 +41,16 @@ class BinaryCrossEntropy(nn.Module):
             A scalar; zero for a batch without real tokens.
         """
         if self.positive_weight == "batch":
-            num_positive = (label & valid).sum()
-            weight = (valid.sum() - num_positive) / num_positive.clamp(min=1)
+            positive = mean_over_processes((label & valid).sum())
+            weight = (mean_over_processes(valid.sum()) - positive) / torch.where(
+                positive == 0, 1, positive
+            )
         else:
             weight = torch.tensor(self.positive_weight, device=logit.device)
         loss = F.binary_cross_entropy_with_logits(
             logit.float(), label.float(), pos_weight=weight.float(), reduction="none"
         )  # (B, N)
-        return _mean_over_real(loss, valid)
+        return weighted_mean(loss, valid)
 
 
 class FocalLoss(nn.Module):
@@ -80,7 +79,7 @@ class FocalLoss(nn.Module):
         loss = cross_entropy * (1 - torch.exp(-cross_entropy)) ** self.gamma
         if self.alpha is not None:
             loss = loss * torch.where(label, self.alpha, 1 - self.alpha)
-        return _mean_over_real(loss, valid)
+        return weighted_mean(loss, valid)
 
 
 class CrossEntropy(EventLoss):

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hepattn.ops.distributed import mean_over_processes
+
 Normalise = Literal["weights", "count"]
 
 
@@ -24,7 +26,7 @@ class EventLoss(nn.Module):
 
     Args:
         normalise: What the weighted sum is divided by: the sum of the absolute ``weights``, or the
-            number of events (``count``).
+            number of events that have a label (``count``).
         allow_negative_weights: Whether to train with negative weights even if the loss is not
             bounded below with them.
 
@@ -79,8 +81,9 @@ class EventLoss(nn.Module):
         logit = logit.to(torch.promote_types(logit.dtype, torch.float32)).masked_fill(nothing, 0)
         with torch.autocast(logit.device.type, enabled=False):
             loss = self.per_event(logit, label.masked_fill(weight == 0, 0))  # (B)
-        total = weight.abs().sum() if self.normalise == "weights" else len(weight)
-        return (loss * weight).sum() / torch.where(self.skipped, 1, total)
+        counted = weight.abs() if self.normalise == "weights" else (label >= 0).to(weight.dtype)
+        total = mean_over_processes(counted.sum())
+        return (loss * weight).sum() / torch.where(total == 0, 1, total)
 
     def _weights(self, label: Tensor, weight: Tensor) -> Tensor:
         """Weights that count, zero for events without a label (B)."""

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hepattn.ops.distributed import weighted_mean
+
 
 def object_bce(
     logit: Tensor, matched: Tensor, query_valid: Tensor, no_object_weight: float = 1.0
@@ -24,7 +26,7 @@ def object_bce(
     loss = F.binary_cross_entropy_with_logits(
         logit.float().masked_fill(~query_valid, 0), matched.float(), reduction="none"
     )  # (B, M)
-    return _weighted_mean(loss, matched, query_valid, no_object_weight)
+    return weighted_mean(loss, _query_weight(matched, query_valid, no_object_weight))
 
 
 def object_cross_entropy(
@@ -46,12 +48,10 @@ def object_cross_entropy(
     logits = logits.float().masked_fill(~query_valid.unsqueeze(2), 0)  # (B, M, C+1)
     target_class = target_class.where(query_valid, no_object)  # (B, M)
     loss = F.cross_entropy(logits.mT, target_class, reduction="none")  # (B, M)
-    return _weighted_mean(loss, target_class != no_object, query_valid, no_object_weight)
+    return weighted_mean(
+        loss, _query_weight(target_class != no_object, query_valid, no_object_weight)
+    )
 
 
-def _weighted_mean(
-    loss: Tensor, matched: Tensor, query_valid: Tensor, no_object_weight: float
-) -> Tensor:
-    weight = torch.where(matched, 1.0, no_object_weight) * query_valid  # (B, M)
-    smallest = torch.finfo(weight.dtype).tiny  # weights may sum to anything, also to zero
-    return (loss * weight).sum() / weight.sum().clamp(min=smallest)
+def _query_weight(matched: Tensor, query_valid: Tensor, no_object_weight: float) -> Tensor:
+    return torch.where(matched, 1.0, no_object_weight) * query_valid  # (B, M)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hepattn.nn.regression_head import Variance
+from hepattn.ops.distributed import weighted_mean
 
 Distance = Literal[
     "smooth_l1", "l1", "mse", "relative_l1", "relative_mse", "relative_smooth_l1", "cosine"
@@ -91,9 +92,7 @@ class TargetLoss(nn.Module):
         mean, log_variance = self.split(output.masked_fill(nothing, 1.0))
         with torch.autocast(output.device.type, enabled=False):
             loss = self.per_event(mean, target.masked_fill(nothing, 1.0), log_variance)  # (B)
-        weight = weight.to(loss.dtype)
-        total = weight.sum()
-        return (loss * weight).sum() / torch.where(total == 0, 1, total)
+        return weighted_mean(loss, weight)
 
 
 class RegressionLoss(TargetLoss):

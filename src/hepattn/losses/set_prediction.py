@@ -23,6 +23,7 @@ from hepattn.losses.mask import (
 from hepattn.losses.object import object_bce
 from hepattn.nn.mask_head import Detections
 from hepattn.ops.assignment import Solver, submit
+from hepattn.ops.distributed import weighted_mean
 from hepattn.ops.sort import invert, sort_order, take
 
 
@@ -253,14 +254,14 @@ class SetPredictionLoss(nn.Module):
                 layer.object_logit, matched, query_valid, self.no_object_weight
             )
         if self.weights.dice:
-            terms["dice"] = _mean(mask_dice(*masks))
+            terms["dice"] = weighted_mean(mask_dice(*masks))
         if self.weights.focal:
-            terms["focal"] = _mean(mask_focal(*masks))
+            terms["focal"] = weighted_mean(mask_focal(*masks))
         if self.weights.bce:
-            terms["bce"] = _mean(mask_bce(*masks))
+            terms["bce"] = weighted_mean(mask_bce(*masks))
         if self.weights.iou:
             iou_logit = layer.iou_logit[event, found].float()
-            terms["iou"] = _mean(
+            terms["iou"] = weighted_mean(
                 F.binary_cross_entropy_with_logits(iou_logit, mask_iou(*masks), reduction="none")
             )
         if self.weights.regression:
@@ -269,13 +270,8 @@ class SetPredictionLoss(nn.Module):
                 targets.parameters[event, target],
                 reduction="none",
             )  # (K, R)
-            terms["regression"] = _mean(distance.mean(1))
+            terms["regression"] = weighted_mean(distance.mean(1))
         return terms
-
-
-def _mean(loss: Tensor) -> Tensor:
-    """Average over pairs (K); zero, but still of the graph, without any."""
-    return loss.sum() / max(len(loss), 1)
 
 
 def _make_targets(

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
+from hepattn.ops.distributed import num_processes
+
 
 def freeze_statistics(network: nn.Module) -> None:
     """Let all batch normalisations of a network use and keep the statistics that they have.
@@ -73,7 +75,7 @@ class MaskedBatchNorm(nn.Module):
         return str(len(self.weight))
 
     def _normalise(self, x: Tensor) -> Tensor:
-        if self.training and _num_processes() > 1:
+        if self.training and num_processes() > 1:
             return self._normalise_together(x)
         has_variance = self.training and len(x) > 1
         if has_variance:
@@ -126,8 +128,3 @@ class _AllReduce(torch.autograd.Function):
     @staticmethod
     def backward(_: Any, gradient: Tensor) -> Tensor:
         return _AllReduce.apply(gradient)
-
-
-def _num_processes() -> int:
-    is_distributed = distributed.is_available() and distributed.is_initialized()
-    return distributed.get_world_size() if is_distributed else 1

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from hepattn.nn.batch_norm import MaskedBatchNorm
+from hepattn.ops.distributed import num_processes
 from hepattn.ops.pair_network import Layer, Moments, pair_network, train_pair_network
 from hepattn.ops.pairs import Pairs, list_pairs, pack_pairs, spread_pairs
 from hepattn.physics.pair_features import (
@@ -61,8 +63,8 @@ class PairOptions:
 class PairNetwork(nn.Sequential):
     """Batch normalisation, then linear map, batch normalisation and GELU, several times.
 
-    On the CPU, inference and training take the fast paths of `hepattn.ops.pair_network`; the
-    modules say what these compute.
+    On the CPU, inference and the training of one process take the fast paths of
+    `hepattn.ops.pair_network`; the modules say what these compute.
 
     Args:
         num_features: Features of a pair C.
@@ -71,9 +73,9 @@ class PairNetwork(nn.Sequential):
     """
 
     def __init__(self, num_features: int, widths: Sequence[int], activate_last: bool) -> None:
-        layers: list[nn.Module] = [nn.BatchNorm1d(num_features)]
+        layers: list[nn.Module] = [MaskedBatchNorm(num_features)]
         for dim_in, dim in pairwise((num_features, *widths)):
-            layers += [nn.Linear(dim_in, dim), nn.BatchNorm1d(dim), nn.GELU()]
+            layers += [nn.Linear(dim_in, dim), MaskedBatchNorm(dim), nn.GELU()]
         super().__init__(*(layers if activate_last else layers[:-1]))
         self.activate_last = activate_last
 
@@ -84,9 +86,10 @@ class PairNetwork(nn.Sequential):
         )
         wants_gradient = torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())
         adapts = self[0].training  # statistics may be frozen while the rest trains
-        if not is_fast or wants_gradient is not adapts:
+        is_shared = adapts and num_processes() > 1  # statistics are those of all processes
+        if not is_fast or is_shared or wants_gradient is not adapts:
             return super().forward(x.T).T
-        norms = [layer for layer in self if isinstance(layer, nn.BatchNorm1d)]
+        norms = [layer for layer in self if isinstance(layer, MaskedBatchNorm)]
         linears = [layer for layer in self if isinstance(layer, nn.Linear)]
         nothing = x.new_empty(0)
         layers = [Layer(nothing, nothing, norms[0].weight, norms[0].bias)]
@@ -202,7 +205,8 @@ class PairBias(nn.Module):
     def _values(self, groups: Sequence[_Checked], pairs: Sequence[Pairs]) -> Tensor:
         """Compute the bias of each pair of all groups (H, P)."""
         num_pairs = sum(len(each.first) for each in pairs)
-        if num_pairs <= self.training:  # a batch normalisation in training needs two
+        is_alone = num_processes() == 1
+        if is_alone and num_pairs <= self.training:  # a batch normalisation in training needs two
             # sums of nothing: gradients of zero, which processes that train together wait for
             zero = sum(parameter.flatten()[:0].sum() for parameter in self.parameters())
             return groups[0].particles.pt.new_zeros(self.num_heads, num_pairs) + zero
@@ -270,7 +274,7 @@ def _join(parts: Sequence[Tensor]) -> Tensor:
 
 
 @torch.no_grad()
-def _remember(norm: nn.BatchNorm1d, batch: Moments, num: int) -> None:
+def _remember(norm: MaskedBatchNorm, batch: Moments, num: int) -> None:
     """Update running moments as a batch normalisation does."""
     norm.num_batches_tracked += 1
     norm.running_mean.lerp_(batch.mean, norm.momentum)

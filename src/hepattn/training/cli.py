@@ -20,9 +20,11 @@ from hepattn.data.error import DataError
 from hepattn.training.callbacks import (
     BestCheckpoint,
     LastCheckpoint,
+    LoaderState,
     PredictionWriter,
     RandomState,
     StartWeights,
+    StepCheckpoint,
 )
 from hepattn.training.configs import (
     ConfigError,
@@ -166,6 +168,7 @@ class TrainingCLI(LightningCLI):
         )
         ours: list[Callback] = [
             RandomState(),
+            LoaderState(),
             RunRecorder(self.run_directory, self.config_text, seed, experiment),
         ]
         if config.get("fast_dev_run"):  # Lightning would still save the last checkpoint
@@ -189,7 +192,10 @@ class TrainingCLI(LightningCLI):
         best = []
         if has_validation and not configured:
             best = [BestCheckpoint(folder, *getattr(self.model, "monitor", MONITOR))]
-        return [*best, LastCheckpoint(folder)]  # the last one knows the best one's score
+        every = self._get(self.config, "run").save_every_n_steps
+        within = [] if every is None else [StepCheckpoint(folder, every)]
+        # the last one knows the best one's score
+        return [*best, *within, LastCheckpoint(folder)]
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)

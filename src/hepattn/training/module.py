@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -199,11 +198,6 @@ class BaseModule(LightningModule):
         self._choose_evaluation_folder("predict")
 
     def _choose_evaluation_folder(self, stage: str) -> None:
-        if self.trainer.world_size > 1:
-            rank_zero_warn(
-                "events that fill up the last share of several processes count twice; evaluate "
-                "with one process (--trainer.devices 1) for exact figures"
-            )
         free = free_folder(Path(self.trainer.default_root_dir) / "eval" / stage)
         self.evaluation_folder = self.trainer.strategy.broadcast(free)
 

@@ -52,13 +52,22 @@ class RunConfig:
         root: Folder of all runs, relative to the working directory.
         name: Name of this run; by default the name of the first config that is no overlay.
         resume: Whether to continue a run of this name and config that exists already.
+        save_every_n_steps: Optimiser steps from one saved state to the next within an epoch; null
+            saves at the ends of epochs alone.
         weights: Checkpoint whose weights alone a new training starts from; all of them have to fit.
     """
 
     root: str = "runs"
     name: str | None = None
     resume: bool = True
+    save_every_n_steps: int | None = None
     weights: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.save_every_n_steps is not None and self.save_every_n_steps < 1:
+            raise RunDirectoryError(
+                f"--run.save_every_n_steps {self.save_every_n_steps} must be at least 1"
+            )
 
 
 class RunDirectory:

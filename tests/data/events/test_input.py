@@ -9,10 +9,10 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
 from data.events.make_events import CLASSES, MOMENTA, Tables, draw_tables, write_ours
 from hepattn.data import DataError
+from hepattn.data.epoch_loader import EpochLoader
 from hepattn.data.events import (
     EventDataset,
     EventInput,
@@ -177,8 +177,8 @@ def test_pieces_do_not_change_the_events(source: EventSource) -> None:
 
 def test_a_loader_gives_every_event_once(source: EventSource) -> None:
     dataset = EventDataset(source, INPUT)
-    sampler = EventSampler(dataset.label, dataset.classes)
-    loader = DataLoader(dataset, batch_size=16, sampler=sampler, collate_fn=collate)
+    sampler = EventSampler(dataset.label, dataset.classes, 16)
+    loader = EpochLoader(dataset, sampler, collate)
     batches = list(loader)
     assert [len(batch.label) for batch in batches] == [16, 16, 16, 12]
     index = torch.cat([batch.index for batch in batches])

@@ -107,6 +107,18 @@ def test_ranks_share_the_events_and_fill_up_with_weight_zero(source: EventSource
     assert sorted(index.tolist()) == expected.tolist()
 
 
+def test_ranks_evaluate_each_event_once(source: EventSource) -> None:
+    ranks = [
+        StreamingEvents(source, INPUT, part=PART, rank=r, num_ranks=4, is_filled=False, **STREAM)
+        for r in range(4)
+    ]
+    batches = [list(stream) for stream in ranks]
+    assert [len(own) for own in batches] == [len(stream) for stream in ranks]
+    index = torch.cat([batch.index for own in batches for batch in own])
+    expected = EventDataset(source, INPUT, PART).batch.index
+    assert sorted(index.tolist()) == expected.tolist()
+
+
 def test_events_to_predict_may_lack_labels(source: EventSource) -> None:
     inputs = EventInput(SCHEMA, INPUT.momentum, Labels(None), weight=None)
     stream = StreamingEvents(source, inputs, labelled=False, shuffle=False, **STREAM)

@@ -43,7 +43,7 @@ def test_a_class_without_events_is_refused() -> None:
     with pytest.raises(DataError, match="found none of b, d"):
         Weighting(class_weights="counts").fit(np.array([0, 2]), np.ones(2), ("a", "b", "c", "d"))
     with pytest.raises(DataError, match="found none of c"):
-        EventSampler(np.array([0, 1]), CLASSES, "under")
+        EventSampler(np.array([0, 1]), CLASSES, 4, "under")
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_options_without_effect_are_refused() -> None:
     with pytest.raises(ValueError, match="resampling of a=0"):
         Weighting(column=None, resampling={"a": 0})
     with pytest.raises(ValueError, match=r"resampling of \['d'\] must be of a, b, c"):
-        EventSampler(LABEL, CLASSES, {"d": 3})
+        EventSampler(LABEL, CLASSES, 4, {"d": 3})
 
 
 @pytest.mark.parametrize(
@@ -80,10 +80,13 @@ def test_options_without_effect_are_refused() -> None:
 def test_each_epoch_draws_the_wanted_numbers(
     resampling: str | dict[str, int] | None, expected: tuple[int, ...]
 ) -> None:
-    sampler = EventSampler(LABEL, CLASSES, resampling)
+    sampler = EventSampler(LABEL, CLASSES, 4, resampling)
     sampler.set_epoch(3)
-    drawn = np.array(list(sampler))
-    assert len(sampler) == len(drawn) == sum(expected)
+    batches = list(sampler)
+    assert len(sampler) == len(batches)
+    assert {len(batch) for batch in batches[:-1]} == {4}
+    drawn = np.concatenate(batches)
+    assert len(drawn) == sum(expected)
     assert np.bincount(LABEL[drawn], minlength=3).tolist() == list(expected)
     for number, wanted in enumerate(expected):
         places = np.flatnonzero(number == LABEL)
@@ -94,9 +97,9 @@ def test_each_epoch_draws_the_wanted_numbers(
 
 def test_the_order_depends_on_seed_and_epoch_alone() -> None:
     def order(seed: int, epoch: int) -> list[int]:
-        sampler = EventSampler(LABEL, CLASSES, "under", seed)
+        sampler = EventSampler(LABEL, CLASSES, 4, "under", seed)
         sampler.set_epoch(epoch)
-        return list(sampler)
+        return [place for batch in sampler for place in batch]
 
     assert order(0, 0) == order(0, 0)
     assert len({tuple(order(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4

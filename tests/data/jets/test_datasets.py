@@ -211,7 +211,7 @@ def test_workers_stream_every_jet_once_and_go_on_where_they_stopped(source: JetS
 
 def test_workers_that_live_on_see_the_next_epoch(source: JetSource) -> None:
     jets = StreamingJets(source, FEATURES, **STREAM)
-    loader = StreamingLoader(jets, num_workers=1, persistent_workers=True)
+    loader = StreamingLoader(jets, num_workers=1)
     own = StreamingJets(source, FEATURES, **STREAM)
     assert rows_of(list(loader)) == rows_of(list(own))
     assert rows_of(list(loader)) == rows_of(list(own))

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hepattn.data.epoch_loader import without_weight
 from hepattn.data.events.batch import EventBatch, join, take
 from hepattn.data.events.dataset import require_events
 from hepattn.data.events.input import EventInput
@@ -41,6 +42,7 @@ class StreamingEvents(StreamingRows[EventBatch, EventBatch]):
         buffer_size: Events that are shuffled together, in each worker; at least a batch.
         rank: Number of this process; by default that of ``torch.distributed``.
         num_ranks: Number of processes.
+        is_filled: Whether the last process is filled up with rows of weight 0.
 
     Attributes:
         classes: Names of the classes.
@@ -65,6 +67,7 @@ class StreamingEvents(StreamingRows[EventBatch, EventBatch]):
         buffer_size: int = 20_000,
         rank: int | None = None,
         num_ranks: int | None = None,
+        is_filled: bool = True,
     ) -> None:
         inputs.columns(source, part, labelled)
         self.source = source
@@ -91,6 +94,7 @@ class StreamingEvents(StreamingRows[EventBatch, EventBatch]):
             buffer_size,
             rank,
             num_ranks,
+            is_filled,
         )
 
     def weigh(self, weighting: Weighting, factors: Sequence[float] | None) -> StreamingEvents:
@@ -124,9 +128,9 @@ class StreamingEvents(StreamingRows[EventBatch, EventBatch]):
         return take(batch, torch.from_numpy(places))
 
     def fill(self, row: EventBatch, number: int) -> EventBatch:
-        """Repeat one event, with weight 0."""
+        """Repeat one event, with weight 0 and without label."""
         filler = take(row, torch.zeros(number, dtype=torch.int64))
-        return filler._replace(weight=torch.zeros(number))
+        return without_weight(filler, number)
 
     def join(self, parts: Sequence[EventBatch]) -> EventBatch:
         """Put events one after the other."""

@@ -29,6 +29,7 @@ class StreamingJets(StreamingRows[PackedJets, JetBatch]):
         buffer_size: Jets that are shuffled together, in each worker; at least a batch.
         rank: Number of this process; by default that of ``torch.distributed``.
         num_ranks: Number of processes.
+        is_filled: Whether the last process is filled up with rows of weight 0.
 
     Raises:
         ValueError: If a number is not positive, or the rank is none of the ranks.
@@ -47,6 +48,7 @@ class StreamingJets(StreamingRows[PackedJets, JetBatch]):
         buffer_size: int = 20_000,
         rank: int | None = None,
         num_ranks: int | None = None,
+        is_filled: bool = True,
     ) -> None:
         inputs.check(source)
         self.source = source
@@ -62,6 +64,7 @@ class StreamingJets(StreamingRows[PackedJets, JetBatch]):
             buffer_size,
             rank,
             num_ranks,
+            is_filled,
         )
         if not self.num_rows:
             raise DataError.of(
@@ -83,9 +86,10 @@ class StreamingJets(StreamingRows[PackedJets, JetBatch]):
         return jets if len(rows) == last - first else jets.take(rows - first)
 
     def fill(self, row: PackedJets, number: int) -> PackedJets:
-        """Repeat one jet, with weight 0."""
+        """Repeat one jet, with weight 0 and without label."""
         filler = row.take(np.zeros(number, np.int64))
         filler.weight[:] = 0
+        filler.label[:] = -1
         return filler
 
     def join(self, parts: Sequence[PackedJets]) -> PackedJets:

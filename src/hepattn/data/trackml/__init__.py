@@ -1,6 +1,6 @@
 """TrackML events: reading, preparing, features, targets and batches."""
 
-from hepattn.data.trackml.batch import HitBatch, HitItem, collate
+from hepattn.data.trackml.batch import HitBatch, HitItem, collate, empty_last
 from hepattn.data.trackml.dataset import HitDataset
 from hepattn.data.trackml.detector import Detector
 from hepattn.data.trackml.event import Columns, Event, EventSource, event_number
@@ -40,6 +40,7 @@ __all__ = [
     "Targets",
     "check_features",
     "collate",
+    "empty_last",
     "event_number",
     "fingerprint",
     "hit_features",

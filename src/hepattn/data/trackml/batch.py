@@ -135,6 +135,32 @@ def collate(items: Sequence[HitItem]) -> HitBatch:
     )
 
 
+def empty_last(batch: HitBatch, number: int) -> HitBatch:
+    """Make the last events of a batch ones without hits and particles.
+
+    Args:
+        batch: The batch.
+        number: How many events.
+    """
+    there = torch.ones(len(batch.event), 1, dtype=torch.bool)
+    there[-number:] = False
+    batch = batch._replace(
+        hits=batch.hits.where(there.unsqueeze(-1), 0),
+        valid=batch.valid & there,
+        hit_id=batch.hit_id.where(there, -1),
+    )
+    if batch.label is None:
+        return batch
+    return batch._replace(
+        label=batch.label & there,
+        particle_index=batch.particle_index.where(there, -1),
+        particle_id=batch.particle_id.where(there, 0),
+        num_particle_hits=batch.num_particle_hits.where(there, 0),
+        particles=batch.particles.where(there.unsqueeze(-1), 0),
+        particle_valid=batch.particle_valid & there,
+    )
+
+
 def _pad(rows: Sequence[Tensor], value: float) -> Tensor:
     """Stack tensors (N_b, ...) to (B, N, ...)."""
     length = max(1, *(len(row) for row in rows))

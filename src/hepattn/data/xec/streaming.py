@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hepattn.data.epoch_loader import without_weight
 from hepattn.data.events.split import EventPart
 from hepattn.data.streaming import StreamingRows
 from hepattn.data.xec.batch import XecBatch, join, take
@@ -28,6 +29,7 @@ class StreamingXec(StreamingRows[XecBatch, XecBatch]):
         buffer_size: Events that are shuffled together, in each worker; at least a batch.
         rank: Number of this process; by default that of ``torch.distributed``.
         num_ranks: Number of processes.
+        is_filled: Whether the last process is filled up with rows of weight 0.
 
     Raises:
         ValueError: If a number is not positive, or the rank is none of the ranks.
@@ -45,6 +47,7 @@ class StreamingXec(StreamingRows[XecBatch, XecBatch]):
         buffer_size: int = 2000,
         rank: int | None = None,
         num_ranks: int | None = None,
+        is_filled: bool = True,
     ) -> None:
         self.source = source
         self.held = chosen_rows(source, part)
@@ -58,6 +61,7 @@ class StreamingXec(StreamingRows[XecBatch, XecBatch]):
             buffer_size,
             rank,
             num_ranks,
+            is_filled,
         )
 
     def holds(self, rows: np.ndarray) -> np.ndarray:
@@ -73,7 +77,7 @@ class StreamingXec(StreamingRows[XecBatch, XecBatch]):
     def fill(self, row: XecBatch, number: int) -> XecBatch:
         """Repeat one event, with weight 0."""
         filler = take(row, torch.zeros(number, dtype=torch.int64))
-        return filler._replace(weight=torch.zeros_like(filler.weight))
+        return without_weight(filler, number)
 
     def join(self, parts: Sequence[XecBatch]) -> XecBatch:
         """Put events one after the other."""

@@ -1,7 +1,7 @@
 """Events as batches: real ones from a path, simulated ones where none is given."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from hashlib import sha256
@@ -11,8 +11,9 @@ from typing import Literal
 import numpy as np
 from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
-from torch.utils.data import DataLoader
 
+from hepattn.data.batching import EpochBatches, RowSampler
+from hepattn.data.epoch_loader import EpochLoader
 from hepattn.data.error import DataError
 from hepattn.data.events import (
     EventBatch,
@@ -40,12 +41,14 @@ from hepattn.data.events.split import Part
 from hepattn.nn.column_summary import ColumnSummary
 from hepattn.nn.event_schema import EventSchema
 from hepattn.nn.normalise import Feature
+from hepattn.ops.distributed import num_processes
 from hepattn.simulate.events import VERSION, EventsConfig, simulate_events
 from hepattn.simulate.shards import available_cpus
 from hepattn.training.cache import cache_folder
 from hepattn.training.shipped import read_shipped
 
 Paths = str | list[str] | dict[str, str | list[str]]
+Loader = EpochLoader[EventBatch] | StreamingLoader
 
 
 @dataclass(frozen=True)
@@ -225,7 +228,7 @@ class EventData(LightningDataModule):
     def _part(self, name: Part) -> EventPart:
         return EventPart(self.parts, name)
 
-    def train_dataloader(self) -> DataLoader[EventBatch]:
+    def train_dataloader(self) -> Loader:
         """Training events, weighed, in another order each epoch."""
         if not self.in_memory:
             stream = self._stream("train", shuffle=True)
@@ -235,30 +238,37 @@ class EventData(LightningDataModule):
         events = self.dataset("train")
         require_every_class(events.label, events.classes)
         factors = self.weighting.fit(events.label, events.weight, events.classes)
-        sampler = EventSampler(
-            events.label, events.classes, self.weighting.resampling, seed=self.seed
+        batches = EventSampler(
+            events.label,
+            events.classes,
+            self.batch_size * num_processes(),
+            self.weighting.resampling,
+            self.seed,
         )
-        return self._loader(events.weigh(self.weighting, factors), sampler)
+        return self._loader(events.weigh(self.weighting, factors), batches)
 
-    def val_dataloader(self) -> DataLoader[EventBatch]:
+    def val_dataloader(self) -> Loader:
         """Validation events, mixed: a limited validation would else see the first files alone."""
         return self._part_loader("val", mix=True)
 
-    def test_dataloader(self) -> DataLoader[EventBatch]:
+    def test_dataloader(self) -> Loader:
         """Test events."""
-        return self._part_loader("test")
+        return self._part_loader("test", is_training=False)
 
-    def calib_dataloader(self) -> DataLoader[EventBatch]:
+    def calib_dataloader(self) -> Loader:
         """Events for the calibration, which neither training nor test sees."""
-        return self._part_loader("calib")
+        return self._part_loader("calib", is_training=False)
 
-    def predict_dataloader(self) -> DataLoader[EventBatch]:
+    def predict_dataloader(self) -> Loader:
         """All events of ``predict_path`` or ``path``, in order, with or without labels."""
         own = self.predict_path
         source = self.source if own is None else open_events(own, self.reader)
         if self.in_memory:
-            return self._loader(EventDataset(source, self.input, labelled=False))
-        stream = StreamingEvents(source, self.input, self.batch_size, labelled=False, shuffle=False)
+            events = EventDataset(source, self.input, labelled=False)
+            return self._loader(events, is_training=False)
+        stream = StreamingEvents(
+            source, self.input, self.batch_size, labelled=False, shuffle=False, is_filled=False
+        )
         return StreamingLoader(stream, self.num_workers)
 
     def dataset(self, name: Part) -> EventDataset:
@@ -267,16 +277,18 @@ class EventData(LightningDataModule):
             self._datasets[name] = EventDataset(self.source, self.input, self._part(name))
         return self._datasets[name]
 
-    def _part_loader(self, name: Part, mix: bool = False) -> DataLoader[EventBatch]:
+    def _part_loader(self, name: Part, mix: bool = False, is_training: bool = True) -> Loader:
         if not self.in_memory:
-            return StreamingLoader(self._stream(name, shuffle=mix), self.num_workers)
+            return StreamingLoader(self._stream(name, mix, is_training), self.num_workers)
         events = self.dataset(name)
         if not mix:
-            return self._loader(events)
+            return self._loader(events, is_training=is_training)
         order = np.random.default_rng(self.seed).permutation(len(events))
-        return self._loader(events, order.tolist())
+        return self._loader(events, RowSampler(order, self.batch_size * num_processes()))
 
-    def _stream(self, name: Part, shuffle: bool = False) -> StreamingEvents:
+    def _stream(
+        self, name: Part, shuffle: bool = False, is_training: bool = True
+    ) -> StreamingEvents:
         return StreamingEvents(
             self.source,
             self.input,
@@ -285,19 +297,14 @@ class EventData(LightningDataModule):
             shuffle=shuffle,
             seed=self.seed,
             buffer_size=self.buffer_size,
+            is_filled=is_training,
         )
 
     def _loader(
-        self, events: EventDataset, sampler: Iterable[int] | None = None
-    ) -> DataLoader[EventBatch]:
-        return DataLoader(
-            events,
-            batch_size=self.batch_size,
-            sampler=sampler,
-            collate_fn=collate,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-        )
+        self, events: EventDataset, batches: EpochBatches | None = None, is_training: bool = True
+    ) -> Loader:
+        batches = batches or RowSampler(len(events), self.batch_size * num_processes())
+        return EpochLoader(events, batches, collate, self.num_workers, is_filled=is_training)
 
 
 def simulated_folder(simulation: EventsConfig) -> Path:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 import torch
 from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
+from hepattn.data.batching import RowSampler
+from hepattn.data.epoch_loader import EpochLoader
 from hepattn.data.error import DataError
 from hepattn.data.jets import (
     FirstJets,
@@ -30,6 +32,7 @@ from hepattn.experiments.hypervae.batch import HypergraphBatch, make_batch
 from hepattn.experiments.hypervae.hypergraph import HypergraphOptions
 from hepattn.experiments.hypervae.jet_statistics import JetStatistics
 from hepattn.nn.normalise import Feature
+from hepattn.ops.distributed import num_processes
 from hepattn.simulate.jets import JETNET_CLASSES, VERSION, JetConfig, simulate_jets
 from hepattn.simulate.shards import available_cpus
 from hepattn.training.cache import cache_folder
@@ -203,34 +206,46 @@ class HypergraphData(LightningDataModule):
         batch = jets.batch(order[:NUM_MEASURED].tolist())
         return JetStatistics.of(_labelled(batch), len(self.classes))
 
-    def train_dataloader(self) -> DataLoader[HypergraphBatch]:
+    def train_dataloader(self) -> EpochLoader[HypergraphBatch]:
         """Training jets, in another order each epoch."""
         return self._loader(self.training_jets, shuffle=True)
 
-    def val_dataloader(self) -> DataLoader[HypergraphBatch]:
+    def val_dataloader(self) -> EpochLoader[HypergraphBatch]:
         """Validation jets."""
         return self._loader(self.dataset(self.split().part("val")))
 
-    def test_dataloader(self) -> DataLoader[HypergraphBatch]:
+    def test_dataloader(self) -> EpochLoader[HypergraphBatch]:
         """Test jets."""
-        return self._loader(self.dataset(self.split().part("test")))
+        return self._loader(self.dataset(self.split().part("test")), is_training=False)
 
-    def predict_dataloader(self) -> DataLoader[HypergraphBatch]:
+    def predict_dataloader(self) -> EpochLoader[HypergraphBatch]:
         """All jets, in order."""
-        return self._loader(self.dataset(None))
+        return self._loader(self.dataset(None), is_training=False)
 
-    def _loader(self, jets: JetHypergraphs, shuffle: bool = False) -> DataLoader[HypergraphBatch]:
-        return DataLoader(
+    def _loader(
+        self, jets: JetHypergraphs, shuffle: bool = False, is_training: bool = True
+    ) -> EpochLoader[HypergraphBatch]:
+        size = self.batch_size * num_processes()
+        return EpochLoader(
             jets,
-            batch_size=self.batch_size,
-            shuffle=shuffle,
-            drop_last=shuffle and len(jets) > self.batch_size,
-            collate_fn=partial(
-                _collate_labelled, num_slots=self.max_particles, options=self.hypergraph
-            ),
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
+            RowSampler(len(jets), size, shuffle, self.seed),
+            partial(_collate_labelled, num_slots=self.max_particles, options=self.hypergraph),
+            self.num_workers,
+            is_filled=is_training,
+            fill=leave_out_last,
         )
+
+
+def leave_out_last(batch: HypergraphBatch, number: int) -> HypergraphBatch:
+    """Leave out the last jets of a batch; one without any others stays, without weight.
+
+    Args:
+        batch: The batch.
+        number: How many jets.
+    """
+    if number < len(batch.weight):
+        return batch.first(len(batch.weight) - number)
+    return batch._replace(weight=torch.zeros_like(batch.weight))
 
 
 def _collate_labelled(

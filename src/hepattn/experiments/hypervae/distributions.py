@@ -11,10 +11,15 @@ from hepattn.experiments.hypervae.hypergraph import HypergraphOptions, build_hyp
 from hepattn.losses.vae import energy_distance, quantile_loss
 from hepattn.ops.sort import sort_order, take
 from hepattn.physics.correlators import momentum_shares, pair_distances
-from hepattn.physics.energy_flow import connected_graphs, energy_flow_polynomials
+from hepattn.physics.energy_flow import connected_graphs, energy_flow_polynomials, num_vertices
 from hepattn.physics.jet_shape import relative_mass, relative_particles
 
-SHAPE_GRAPHS = tuple((graph,) for d in (1, 2, 3) for graph in connected_graphs(d))
+SHAPE_GRAPHS = tuple(
+    (graph,)
+    for d in (1, 2, 3, 4)
+    for graph in connected_graphs(d)
+    if d < 4 or num_vertices(graph) == 4
+)
 NUM_LEADING = 8  # particles whose pT is among the observables of a jet
 FLOOR = 1e-5
 SMALLEST_SHARE = 1e-3  # of a leading particle, also where there is none
@@ -50,12 +55,12 @@ def jet_observables(jets: Sample) -> Tensor:
         jets: Jets by falling pT.
 
     Returns:
-        (B, O): ln of the relative mass, ln of eight polynomials, ln of the largest shares of pT.
+        (B, O): ln of the relative mass, ln of 13 polynomials, ln of the largest shares of pT.
     """
     relative = relative_particles(jets.vectors, jets.valid)
     shares = momentum_shares(relative.pt, jets.valid)
     angles = pair_distances(relative.eta, relative.phi)
-    flow = energy_flow_polynomials(shares, angles, SHAPE_GRAPHS)  # (B, 8)
+    flow = energy_flow_polynomials(shares, angles, SHAPE_GRAPHS)  # (B, 13)
     mass = relative_mass(jets.vectors, jets.valid).unsqueeze(-1)
     leading = shares[:, :NUM_LEADING].clamp(min=SMALLEST_SHARE)
     return torch.cat([mass, flow, leading], -1).clamp(min=FLOOR).log()

@@ -44,10 +44,10 @@ class LossWeights:
         kl: Divergence of the posterior from the prior, at the end of its warm-up.
     """
 
-    particles: float = 1000.0
+    particles: float = 200.0
     edges: float = 1.0
     hyperedges: float = 1.0
-    columns: float = 1.0
+    columns: float = 30.0
     shapes: float = 1.0
     jet: float = 0.1
     consistency: float = 0.1

@@ -25,6 +25,7 @@ from hepattn.experiments.hypervae.plots import plot_jets
 from hepattn.experiments.hypervae.report import mean_distance, types_of
 from hepattn.experiments.hypervae.sample import to_sample
 from hepattn.metrics.jets import JetSample
+from hepattn.ops.distributed import mean_over_processes
 from hepattn.training.cli import run, run_script
 from hepattn.training.figures import save_figure
 from hepattn.training.module import BaseModule, ScheduleCallable
@@ -94,7 +95,7 @@ class JetGenerator(BaseModule):
 
     def losses(self, batch: HypergraphBatch, outputs: Outputs) -> dict[str, Tensor]:
         """The weighted terms of the objective."""
-        return loss_terms(
+        terms = loss_terms(
             self.objective,
             self.net,
             batch,
@@ -103,10 +104,15 @@ class JetGenerator(BaseModule):
             self.progress,
             self.training,
         )
+        number = (batch.weight > 0).sum().float()  # a process may have fewer than another
+        share = number / mean_over_processes(number)
+        return {name: share * term for name, term in terms.items()}
 
     def update_metrics(self, stage: str, batch: HypergraphBatch, outputs: Outputs) -> None:
         """Collect true and generated jets and the posterior."""
         if stage not in STAGES:
+            return
+        if not (batch.weight > 0).any():  # it only fills up
             return
         decoded = outputs.generated
         values = {

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
-from torch.utils.data import DataLoader
 
-from hepattn.data.batching import LengthBucketSampler
+from hepattn.data.batching import EpochBatches, LengthBucketSampler, RowSampler
+from hepattn.data.epoch_loader import EpochLoader
 from hepattn.data.error import DataError
 from hepattn.data.jets import (
     FirstJets,
@@ -29,11 +29,13 @@ from hepattn.data.jets import (
     open_jets,
 )
 from hepattn.experiments.jets.feature_lists import FeatureList, feature_list
+from hepattn.ops.distributed import num_processes
 from hepattn.simulate.jets import VERSION, JetConfig, simulate_jets
 from hepattn.simulate.shards import available_cpus
 from hepattn.training.cache import cache_folder
 
 Paths = str | list[str]
+Loader = EpochLoader[JetBatch] | StreamingLoader
 
 
 class JetData(LightningDataModule):
@@ -176,23 +178,23 @@ class JetData(LightningDataModule):
         parts = [[source.fingerprint() for source in sources], str(self.split())]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
-    def train_dataloader(self) -> DataLoader[JetBatch]:
+    def train_dataloader(self) -> Loader:
         """Training jets, in another order each epoch."""
         return self._loader(self.source, self.split().part("train"), shuffle=True)
 
-    def val_dataloader(self) -> DataLoader[JetBatch]:
+    def val_dataloader(self) -> Loader:
         """Validation jets, mixed, as a limited validation would else see the first files alone."""
         return self._part_loader("val", mix=True)
 
-    def test_dataloader(self) -> DataLoader[JetBatch]:
+    def test_dataloader(self) -> Loader:
         """Test jets."""
-        return self._part_loader("test")
+        return self._part_loader("test", is_training=False)
 
-    def predict_dataloader(self) -> DataLoader[JetBatch]:
+    def predict_dataloader(self) -> Loader:
         """All jets of ``predict_path`` or ``path``, in order, with or without labels."""
         own = self.predict_path
         source = self.source if own is None else open_jets(own, self.labels, self.tree)
-        return self._loader(source, None)
+        return self._loader(source, None, is_training=False)
 
     def _open(self, path: Paths) -> JetSource:
         source = open_jets(path, self.labels, self.tree)
@@ -208,11 +210,11 @@ class JetData(LightningDataModule):
             )
         return source
 
-    def _part_loader(self, part: str, mix: bool = False) -> DataLoader[JetBatch]:
+    def _part_loader(self, part: str, mix: bool = False, is_training: bool = True) -> Loader:
         own = self.own_paths[part]
-        if own is not None:
-            return self._loader(self._open(own), None, mix=mix)
-        return self._loader(self.source, self.split().part(part), mix=mix)
+        source = self.source if own is None else self._open(own)
+        jets = self.split().part(part) if own is None else None
+        return self._loader(source, jets, mix=mix, is_training=is_training)
 
     @cached_property
     def weights(self) -> JetWeights | None:
@@ -227,7 +229,8 @@ class JetData(LightningDataModule):
         part: JetPart | None,
         shuffle: bool = False,
         mix: bool = False,
-    ) -> DataLoader[JetBatch]:
+        is_training: bool = True,
+    ) -> Loader:
         """Load jets; ``shuffle`` gives each epoch its own order, ``mix`` all the same one."""
         jets = replace(self.input, weights=self.weights) if shuffle else self.input
         if not self.in_memory:
@@ -239,26 +242,19 @@ class JetData(LightningDataModule):
                 shuffle=shuffle or mix,
                 seed=self.seed,
                 buffer_size=self.buffer_size,
+                is_filled=is_training,
             )
-            return StreamingLoader(
-                stream, self.num_workers, persistent_workers=self.num_workers > 0
-            )
+            return StreamingLoader(stream, self.num_workers)
         dataset = JetDataset(source, jets, part)
-        batching = {"batch_size": self.batch_size, "shuffle": shuffle}
-        distributed = self.trainer is not None and self.trainer.world_size > 1
-        if shuffle and not distributed:  # Lightning shares out what a plain sampler yields
-            sampler = LengthBucketSampler(dataset.lengths, self.batch_size, seed=self.seed)
-            batching = {"batch_sampler": sampler}
-        elif mix:
-            order = np.random.default_rng(self.seed).permutation(len(dataset))
-            batching = {"batch_size": self.batch_size, "sampler": order.tolist()}
-        return DataLoader(
-            dataset,
-            collate_fn=collate,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            **batching,
-        )
+        size = self.batch_size * num_processes()
+        batches: EpochBatches
+        if shuffle:
+            batches = LengthBucketSampler(dataset.lengths, size, seed=self.seed)
+        else:
+            generator = np.random.default_rng(self.seed)
+            order = generator.permutation(len(dataset)) if mix else np.arange(len(dataset))
+            batches = RowSampler(order, size)
+        return EpochLoader(dataset, batches, collate, self.num_workers, is_filled=is_training)
 
 
 def simulated_folder(simulation: JetConfig) -> Path:

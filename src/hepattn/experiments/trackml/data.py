@@ -7,9 +7,9 @@ from pathlib import Path
 
 from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
-from torch.utils.data import DataLoader
 
-from hepattn.data.batching import LengthBucketSampler
+from hepattn.data.batching import EpochBatches, LengthBucketSampler, RowSampler
+from hepattn.data.epoch_loader import EpochLoader
 from hepattn.data.error import DataError
 from hepattn.data.split import Split, check_fractions, split_events
 from hepattn.data.trackml import (
@@ -20,10 +20,12 @@ from hepattn.data.trackml import (
     KeptHits,
     ParticleSelection,
     collate,
+    empty_last,
     open_events,
     prepare,
 )
 from hepattn.nn.normalise import Feature
+from hepattn.ops.distributed import num_processes
 from hepattn.simulate.shards import available_cpus
 from hepattn.simulate.tracker import VERSION, TrackerConfig, simulate_events
 from hepattn.training.cache import cache_folder
@@ -43,7 +45,7 @@ class TrackMLData(LightningDataModule):
             read, while the particles to be found stay the same; null reads all hits.
         split: Shares of the events for training, validation and test.
         seed: Seed of the split and of the order of the training events.
-        batch_size: Events in a batch; of similar length, unless several processes share them.
+        batch_size: Events in a batch, in training of similar length.
         num_workers: Processes that read events beside the training.
         skip_bad: Whether to leave out events that can't be read, with a warning and a count.
         in_memory: Whether to keep every event of training and validation once it was read, for
@@ -132,21 +134,21 @@ class TrackMLData(LightningDataModule):
         text = json.dumps(parts)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def train_dataloader(self) -> DataLoader[HitBatch]:
+    def train_dataloader(self) -> EpochLoader[HitBatch]:
         """Training events, in another order each epoch."""
         return self._loader(self.split().train, shuffle=True, in_memory=self.in_memory)
 
-    def val_dataloader(self) -> DataLoader[HitBatch]:
+    def val_dataloader(self) -> EpochLoader[HitBatch]:
         """Validation events."""
         return self._loader(self.split().val, in_memory=self.in_memory)
 
-    def test_dataloader(self) -> DataLoader[HitBatch]:
+    def test_dataloader(self) -> EpochLoader[HitBatch]:
         """Test events."""
-        return self._loader(self.split().test)
+        return self._loader(self.split().test, is_training=False)
 
-    def predict_dataloader(self) -> DataLoader[HitBatch]:
+    def predict_dataloader(self) -> EpochLoader[HitBatch]:
         """All events, in order, with or without truth."""
-        return self._loader(self.names, require_truth=False)
+        return self._loader(self.names, require_truth=False, is_training=False)
 
     def _loader(
         self,
@@ -154,7 +156,8 @@ class TrackMLData(LightningDataModule):
         shuffle: bool = False,
         require_truth: bool = True,
         in_memory: bool = False,
-    ) -> DataLoader[HitBatch]:
+        is_training: bool = True,
+    ) -> EpochLoader[HitBatch]:
         place = {name: index for index, name in enumerate(self.source.names)}
         dataset = HitDataset(
             self.source,
@@ -166,17 +169,12 @@ class TrackMLData(LightningDataModule):
             in_memory=in_memory,
             kept_hits=self.kept_hits,
         )
-        batching = {"batch_size": self.batch_size, "shuffle": shuffle}
-        distributed = self.trainer is not None and self.trainer.world_size > 1
-        if shuffle and not distributed:  # Lightning shares out what a plain sampler yields
-            sampler = LengthBucketSampler(dataset.lengths, self.batch_size, seed=self.seed)
-            batching = {"batch_sampler": sampler}
-        return DataLoader(
-            dataset,
-            collate_fn=collate,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            **batching,
+        size = self.batch_size * num_processes()
+        batches: EpochBatches = RowSampler(len(dataset), size)
+        if shuffle:
+            batches = LengthBucketSampler(dataset.lengths, size, seed=self.seed)
+        return EpochLoader(
+            dataset, batches, collate, self.num_workers, is_filled=is_training, fill=empty_last
         )
 
 

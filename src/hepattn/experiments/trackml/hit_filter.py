@@ -23,6 +23,7 @@ from hepattn.experiments.trackml.data import TrackMLData
 from hepattn.metrics.hit_filter import FilterFigures, HitFilterMetrics
 from hepattn.models.doublet_classifier import DoubletClassifier, DoubletScores
 from hepattn.nn.normalise import Feature
+from hepattn.ops.distributed import weighted_mean
 from hepattn.training.cli import run, run_script
 from hepattn.training.figures import save_figure
 from hepattn.training.module import BaseModule, ScheduleCallable
@@ -233,8 +234,8 @@ class HitFilter(BaseModule):
 def _mean_loss(logits: Tensor, label: Tensor, valid: Tensor) -> Tensor:
     """Mean cross-entropy of real doublets, zero where there are none."""
     logits, label = logits[valid].float(), label[valid].float()
-    total = F.binary_cross_entropy_with_logits(logits, label, reduction="sum")
-    return total / max(1, len(logits))
+    loss = F.binary_cross_entropy_with_logits(logits, label, reduction="none")
+    return weighted_mean(loss)
 
 
 def print_figures(figures: FilterFigures, summary: dict[str, float]) -> None:

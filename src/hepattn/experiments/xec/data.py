@@ -8,8 +8,9 @@ from functools import cached_property
 import numpy as np
 from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
-from torch.utils.data import DataLoader
 
+from hepattn.data.batching import RowSampler
+from hepattn.data.epoch_loader import EpochLoader
 from hepattn.data.error import DataError
 from hepattn.data.events import EventPart, EventSplit
 from hepattn.data.events.split import Part
@@ -23,9 +24,12 @@ from hepattn.data.xec import (
     open_xec,
 )
 from hepattn.experiments.xec.weighting import Weighting
+from hepattn.ops.distributed import num_processes
 from hepattn.simulate.shards import available_cpus
 from hepattn.simulate.xec import VERSION, XecConfig, simulate_xec
 from hepattn.training.cache import cache_folder
+
+Loader = EpochLoader[XecBatch] | StreamingLoader
 
 
 class XecData(LightningDataModule):
@@ -118,36 +122,37 @@ class XecData(LightningDataModule):
         parts = [source, str(self.parts), self.reading]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
-    def train_dataloader(self) -> DataLoader[XecBatch]:
+    def train_dataloader(self) -> Loader:
         """Training events, in another order each epoch."""
         if not self.in_memory:
             return self._stream(self.source, EventPart(self.parts, "train"), shuffle=True)
         events = self.dataset("train")
         if self.weighting is not None:
             events.events = self.weighting.weigh(events.events)
-        return self._loader(events, shuffle=True)
+        size = self.batch_size * num_processes()
+        return self._loader(events, RowSampler(len(events), size, shuffle=True, seed=self.seed))
 
-    def val_dataloader(self) -> DataLoader[XecBatch]:
+    def val_dataloader(self) -> Loader:
         """Validation events, mixed: a limited validation would else see the first files alone."""
         if not self.in_memory:
             return self._stream(self.source, EventPart(self.parts, "val"), shuffle=True)
         events = self.dataset("val")
         order = np.random.default_rng(self.seed).permutation(len(events))
-        return self._loader(events, sampler=order.tolist())
+        return self._loader(events, RowSampler(order, self.batch_size * num_processes()))
 
-    def test_dataloader(self) -> DataLoader[XecBatch]:
+    def test_dataloader(self) -> Loader:
         """Test events."""
         if not self.in_memory:
-            return self._stream(self.source, EventPart(self.parts, "test"), shuffle=False)
+            return self._stream(self.source, EventPart(self.parts, "test"), is_training=False)
         return self._loader(self.dataset("test"))
 
-    def predict_dataloader(self) -> DataLoader[XecBatch]:
+    def predict_dataloader(self) -> Loader:
         """All events of ``predict_path`` or ``path``, in order, with or without the truth."""
         own = self.predict_path
         source = self.source if own is None else open_xec(own, **self.reading)
         if self.in_memory:
             return self._loader(XecDataset(source))
-        return self._stream(source, None, shuffle=False)
+        return self._stream(source, None, is_training=False)
 
     def dataset(self, name: Part) -> XecDataset:
         """Return the events of a part in memory, read at the first use."""
@@ -156,8 +161,12 @@ class XecData(LightningDataModule):
         return self._datasets[name]
 
     def _stream(
-        self, source: XecSource, part: EventPart | None, *, shuffle: bool
-    ) -> DataLoader[XecBatch]:
+        self,
+        source: XecSource,
+        part: EventPart | None,
+        shuffle: bool = False,
+        is_training: bool = True,
+    ) -> Loader:
         stream = StreamingXec(
             source,
             self.batch_size,
@@ -165,20 +174,15 @@ class XecData(LightningDataModule):
             shuffle=shuffle,
             seed=self.seed,
             buffer_size=self.buffer_size,
+            is_filled=is_training,
         )
         return StreamingLoader(stream, self.num_workers)
 
-    def _loader(
-        self, events: XecDataset, shuffle: bool = False, sampler: list[int] | None = None
-    ) -> DataLoader[XecBatch]:
-        return DataLoader(
-            events,
-            batch_size=self.batch_size,
-            shuffle=shuffle,
-            sampler=sampler,
-            collate_fn=collate,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
+    def _loader(self, events: XecDataset, batches: RowSampler | None = None) -> Loader:
+        """Load events in training and validation batches, or in order for an evaluation."""
+        in_order = RowSampler(len(events), self.batch_size * num_processes())
+        return EpochLoader(
+            events, batches or in_order, collate, self.num_workers, is_filled=batches is not None
         )
 
 

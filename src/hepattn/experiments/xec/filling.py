@@ -117,7 +117,7 @@ class FillingModule(XecModule):
         """Add up errors of the root of the photons, whose noise is the same everywhere."""
         if stage not in self.collected:
             return
-        hidden = outputs.hidden
+        hidden = outputs.hidden & (batch.weight > 0).unsqueeze(1)
         told = {NETWORK: self._photons(outputs)}
         if stage == "test":
             seen = batch.valid & ~hidden

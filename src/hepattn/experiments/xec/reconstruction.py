@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hepattn.ops.distributed import mean_over_processes
 from hepattn.physics import xec
 
 Distance = Literal["smooth_l1", "l1", "mse"]
@@ -119,6 +120,6 @@ class ReconstructionLoss(nn.Module):
         importance = torch.where(where, importance, 0.0) * weight.unsqueeze(1)  # (B, S)
         total = torch.where(where, apart, 0.0) * importance
         if self.options.average == "sensors":
-            return total.sum() / importance.sum().clamp(min=1e-12)
+            return total.sum() / mean_over_processes(importance.sum()).clamp(min=1e-12)
         total, importance = total.sum(0) @ self.face, importance.sum(0) @ self.face  # (6)
-        return (total / importance.clamp(min=1e-12)).sum()
+        return (total / mean_over_processes(importance).clamp(min=1e-12)).sum()

@@ -203,7 +203,7 @@ class XecRegression(XecModule):
             return
         told = {name: self._physical(name, outputs) for name in self.weights}
         self._collect(stage, NETWORK, batch, told)
-        self.error.update(self._errors(batch, outputs))
+        self.error.update(self._errors(batch, outputs)[batch.weight > 0])
         if stage == "test":
             for method, found in classical(batch, self.fitted).items():
                 wanted = {n: (value, None) for n, value in found.items() if n in self.weights}
@@ -226,12 +226,15 @@ class XecRegression(XecModule):
         batch: XecBatch,
         told: dict[Target, tuple[Tensor, Tensor | None]],
     ) -> None:
+        counts = batch.weight > 0  # others only fill up the share of a process
         for name, (value, spread) in told.items():
             for number, estimate in numbers(name, value, true_target(name, batch), spread).items():
                 key = f"{number}/{method}".replace(".", "")
                 if key not in self.collected[stage]:
                     self.collected[stage][key] = Residuals().to(value.device)
-                self.collected[stage][key].update(*estimate)
+                self.collected[stage][key].update(
+                    *(None if each is None else each[counts] for each in estimate)
+                )
 
     def log_metrics(self, stage: str) -> None:
         """Log the resolutions; write and print the figures of a test."""

@@ -1,9 +1,10 @@
 """Callbacks for what Lightning lacks."""
 
 from hepattn.training.callbacks.attention_maps import AttentionMaps
-from hepattn.training.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from hepattn.training.callbacks.checkpoints import BestCheckpoint, LastCheckpoint, StepCheckpoint
 from hepattn.training.callbacks.ema import EMA
 from hepattn.training.callbacks.gradient_norm import GradientNorm
+from hepattn.training.callbacks.loader_state import LoaderState
 from hepattn.training.callbacks.nan_guard import NanGuard, NonFiniteError
 from hepattn.training.callbacks.prediction_writer import PredictionWriter
 from hepattn.training.callbacks.process_memory import ProcessMemory
@@ -17,11 +18,13 @@ __all__ = [
     "BestCheckpoint",
     "GradientNorm",
     "LastCheckpoint",
+    "LoaderState",
     "NanGuard",
     "NonFiniteError",
     "PredictionWriter",
     "ProcessMemory",
     "RandomState",
     "StartWeights",
+    "StepCheckpoint",
     "Throughput",
 ]

@@ -1,4 +1,4 @@
-"""The two checkpoints of every run."""
+"""The checkpoints of every run."""
 
 from pathlib import Path
 
@@ -20,6 +20,26 @@ class LastCheckpoint(ModelCheckpoint):
             dirpath=folder,
             filename="last",
             save_on_train_epoch_end=True,  # between epochs, where a resume is exact
+            enable_version_counter=False,
+        )
+
+
+class StepCheckpoint(ModelCheckpoint):
+    """Keep the state after every so many optimiser steps, too, under the same name.
+
+    Loaders that know how far they are (`EpochLoader`, `StreamingLoader`) make a resume from within
+    an epoch exact.
+
+    Args:
+        folder: Folder of the checkpoints.
+        every_n_steps: Number of steps from one state to the next.
+    """
+
+    def __init__(self, folder: Path, every_n_steps: int) -> None:
+        super().__init__(
+            dirpath=folder,
+            filename="last",
+            every_n_train_steps=every_n_steps,
             enable_version_counter=False,
         )
 
