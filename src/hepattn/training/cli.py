@@ -1,5 +1,6 @@
 """The command line of every experiment: ``fit``, ``validate``, ``test`` and ``predict``."""
 
+import errno
 import importlib
 import importlib.util
 import inspect
@@ -40,9 +41,11 @@ from hepattn.training.run_directory import (
     RunDirectory,
     RunDirectoryError,
 )
+from hepattn.training.weights import read_weights, summarise_misfit
 
 USER_ERRORS = (ConfigError, DataError, FloatingPointError, RunDirectoryError)
 MONITOR = ("val/loss", "min")
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 NOISE = (
     "The dirpath has changed",  # a checkpoint of another run
     "Checkpoint directory .* exists",  # at every resume
@@ -200,16 +203,34 @@ class TrainingCLI(LightningCLI):
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         asked = kwargs.get("ckpt_path")
-        kwargs["ckpt_path"] = (
-            self._training_checkpoint(asked)
-            if subcommand == "fit"
-            else self._evaluation_checkpoint(asked)
-        )
+        find = self._training_checkpoint if subcommand == "fit" else self._evaluation_checkpoint
+        kwargs["ckpt_path"] = checkpoint = find(asked)
+        if checkpoint is not None:
+            read_weights(Path(checkpoint))  # a damaged one is named before anything is built
         if kwargs.get("weights_only") is None:
             kwargs["weights_only"] = True  # a checkpoint must not run code
         if subcommand == "predict" and kwargs.get("return_predictions") is None:
             kwargs["return_predictions"] = False  # the writer streams them to disk
         return kwargs
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run, and say in one line what a user can mend."""
+        try:
+            super()._run_subcommand(subcommand)
+        except RuntimeError as error:
+            if "loading state_dict" not in str(error):
+                raise
+            raise RunDirectoryError(
+                f"{self.trainer.ckpt_path} is of another network than the config's: "
+                f"{summarise_misfit(error)}; give the config that it was trained with"
+            ) from error
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            raise RunDirectoryError(
+                f"cannot write to {self.run_directory.path}: {error.strerror}; what was saved "
+                "before is whole: make room and give the same command again"
+            ) from error
 
     def _training_checkpoint(self, asked: str | None) -> str | None:
         directory = self.run_directory
