@@ -38,6 +38,7 @@ TOOLS = {
     "calibrate": ("hepattn.deploy.calibrate", "rescale a run's logits to true probabilities"),
     "quantise": ("hepattn.deploy.quantise", "make a run's network int8 and compare"),
     "profile": ("hepattn.deploy.profile", "time a run's network layer by layer"),
+    "estimate": ("hepattn.training.estimate", "say how long a training takes, and what memory"),
     "check-resume": (
         "hepattn.training.check_resume",
         "kill a training again and again, and compare it with one that was left alone",

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hepattn.training.experiment_command import experiment_command
 from hepattn.training.run_directory import RunDirectory
 
 COMPARED = (
@@ -90,7 +91,7 @@ def _train(
     before = _modified(directory.config_file)
     with open(log or "/dev/null", "a") as output:  # noqa: PTH123
         process = subprocess.Popen(
-            [sys.executable, "-m", "hepattn.cli", *command, *place],
+            experiment_command(*command, *place),
             stdout=output,
             stderr=subprocess.STDOUT,
         )
@@ -174,7 +175,7 @@ def main(args: Sequence[str] | None = None) -> None:
         "--data.num_simulated 40",
         allow_abbrev=False,
     )
-    parser.add_argument("experiment", help="Name of the experiment, such as trackml/hit_filter.")
+    parser.add_argument("experiment", help="Name of an experiment, or the path of a script.")
     parser.add_argument("--kills", type=int, default=20, help="How often to kill.")
     parser.add_argument("--seed", type=int, default=0, help="Seed of the times.")
     parser.add_argument("--root", type=Path, default=Path("runs/check_resume"), help="New folder.")

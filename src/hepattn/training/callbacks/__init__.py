@@ -3,6 +3,7 @@
 from hepattn.training.callbacks.attention_maps import AttentionMaps
 from hepattn.training.callbacks.checkpoints import BestCheckpoint, LastCheckpoint, StepCheckpoint
 from hepattn.training.callbacks.ema import EMA
+from hepattn.training.callbacks.estimate import Estimate
 from hepattn.training.callbacks.gradient_norm import GradientNorm
 from hepattn.training.callbacks.loader_state import LoaderState
 from hepattn.training.callbacks.nan_guard import NanGuard, NonFiniteError
@@ -16,6 +17,7 @@ __all__ = [
     "EMA",
     "AttentionMaps",
     "BestCheckpoint",
+    "Estimate",
     "GradientNorm",
     "LastCheckpoint",
     "LoaderState",
