@@ -17,6 +17,7 @@ from hepattn.training.load import LoadedRun, data_values, load_run
 from hepattn.training.run_directory import RunDirectory, RunDirectoryError, write_atomically
 from hepattn.training.weights import (
     EXTRA_FILE,
+    TRAINING_STATE,
     WEIGHTS_FILE,
     read_json,
     read_weights,
@@ -32,11 +33,8 @@ LIGHTNING = (  # what Lightning and callbacks put into a checkpoint beside the m
     "state_dict",
     "loops",
     "callbacks",
-    "optimizer_states",
-    "lr_schedulers",
     "random_state",
-    "current_model_state",
-    "averaging_state",
+    *TRAINING_STATE,
 )
 
 

@@ -18,6 +18,8 @@ from hepattn.training.run_directory import write_atomically
 WEIGHTS_FILE = "weights.safetensors"
 EXTRA_FILE = "extra_state.json"
 FORMAT = "hepattn weights 1"
+# what a checkpoint holds to go on with the training alone
+TRAINING_STATE = ("optimizer_states", "lr_schedulers", "current_model_state", "averaging_state")
 
 
 def read_weights(path: Path) -> Any:
