@@ -34,6 +34,7 @@ TOOLS = {
         "compare generated jets with true ones",
     ),
     "export": ("hepattn.deploy.export", "write a run's network as ONNX, checked"),
+    "weights": ("hepattn.deploy.weights", "write a run's weights as a folder for a model hub"),
     "attention-maps": ("hepattn.deploy.attention_maps", "draw what a run's network attends to"),
     "calibrate": ("hepattn.deploy.calibrate", "rescale a run's logits to true probabilities"),
     "quantise": ("hepattn.deploy.quantise", "make a run's network int8 and compare"),

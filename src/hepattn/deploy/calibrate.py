@@ -33,10 +33,9 @@ from hepattn.training.figures import new_figure, save_figure
 from hepattn.training.load import LoadedRun
 from hepattn.training.module import free_folder
 from hepattn.training.report import write_figures
-from hepattn.training.weights import read_weights
+from hepattn.training.weights import TRAINING_STATE, read_weights
 
 Weights = Literal["signed", "absolute", "none"]
-TRAINING_STATE = ("optimizer_states", "lr_schedulers", "current_model_state", "averaging_state")
 
 
 @dataclass(frozen=True)

@@ -11,22 +11,29 @@ from hepattn.training.load import LoadedRun, load_run
 MISSING = (ImportError, NotImplementedError)  # an extra, or what a module must define
 
 
-def run_parser(name: str, description: str) -> ArgumentParser:
+def run_parser(name: str, description: str, changes_config: bool = True) -> ArgumentParser:
     """Make a parser with the arguments that say which run.
 
     Args:
         name: Name of the tool.
         description: What it does.
+        changes_config: Whether further options change the config of the run; else there are none.
     """
+    epilog = "Further options change the config of the run: --data.path OTHER"
     parser = ArgumentParser(
         prog=f"hepattn {name}",
         description=description,
-        epilog="Further options change the config of the run: --data.path OTHER",
+        epilog=epilog if changes_config else None,
         formatter_class=RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("run", metavar="RUN", help="Directory of the run, such as runs/hit_filter.")
+    parser.add_argument(
+        "run",
+        metavar="RUN",
+        help="Directory of the run, such as runs/hit_filter, or a folder of hepattn weights.",
+    )
     parser.add_argument("--checkpoint", default="best", help="best (the default), last or a file.")
+    parser.set_defaults(changes_config=changes_config)
     return parser
 
 
@@ -44,6 +51,8 @@ def open_run(
         The run and the options of the tool.
     """
     options, overrides = parser.parse_known_args(args)
+    if overrides and not options.changes_config:
+        parser.error(f"unrecognized arguments: {' '.join(overrides)}")
     try:
         yield load_run(options.run, options.checkpoint, overrides), options
     except (*USER_ERRORS, *MISSING, FileExistsError) as error:

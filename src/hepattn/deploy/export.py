@@ -6,7 +6,7 @@ import json
 import logging
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves
 
 from hepattn.deploy.command import open_run, run_parser
+from hepattn.deploy.description import classes, features
 from hepattn.deploy.export_cases import Case, Inputs, cuts, paddings
-from hepattn.nn.event_schema import EventSchema
-from hepattn.nn.normalise import Normalise
 from hepattn.nn.scaling import class_logits
 from hepattn.training.configs import ConfigError
 from hepattn.training.load import LoadedRun
@@ -144,13 +143,13 @@ def _require_extra() -> None:
 
 @torch.no_grad()
 def _require_classes(loaded: LoadedRun, inputs: Inputs) -> None:
-    output, classes = loaded.module.net(*inputs), _classes(loaded)
-    if classes is None:
+    output, names = loaded.module.net(*inputs), classes(loaded)
+    if names is None:
         raise ConfigError("--probabilities needs classes, and the data of this run names none")
     shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-    if shape not in {(len(inputs[0]), n) for n in (len(classes), 1 if len(classes) == 2 else 0)}:
+    if shape not in {(len(inputs[0]), n) for n in (len(names), 1 if len(names) == 2 else 0)}:
         raise ConfigError(
-            f"--probabilities needs one logit for each of the classes {classes} an event, or one "
+            f"--probabilities needs one logit for each of the classes {names} an event, or one "
             f"for two; the network answers {shape} to {len(inputs[0])} events"
         )
 
@@ -244,8 +243,8 @@ def _describe(loaded: LoadedRun, session: Any, done: Export) -> dict[str, Any]:
     return {
         "inputs": [_describe_tensor(entry) for entry in session.get_inputs()],
         "outputs": [_describe_tensor(entry) for entry in session.get_outputs()],
-        "features": _features(loaded),
-        "classes": _classes(loaded),
+        "features": features(loaded),
+        "classes": classes(loaded),
         "run": str(loaded.folder),
         "checkpoint": loaded.checkpoint.name,
         "torch": torch.__version__,
@@ -257,23 +256,6 @@ def _describe(loaded: LoadedRun, session: Any, done: Export) -> dict[str, Any]:
 
 def _describe_tensor(entry: Any) -> dict[str, Any]:
     return {"name": entry.name, "type": entry.type, "shape": entry.shape}
-
-
-def _features(loaded: LoadedRun) -> Any:
-    """Raw columns that the network takes, which it scales itself: of one input or, by name, all."""
-    schema = getattr(loaded.data, "schema", None)
-    if isinstance(schema, EventSchema):
-        columns = {"events": schema.events, **schema.objects}
-        return {name: [asdict(feature) for feature in of] for name, of in columns.items()}
-    modules = loaded.module.net.modules()
-    features = next((m.features for m in modules if isinstance(m, Normalise)), ())
-    return [asdict(feature) for feature in features]
-
-
-def _classes(loaded: LoadedRun) -> list[str] | None:
-    """Names of the classes, if the data has any."""
-    classes = getattr(loaded.data, "classes", None)
-    return None if classes is None else list(classes)
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -263,15 +263,7 @@ class TrainingCLI(LightningCLI):
         return checkpoint
 
     def _named_checkpoint(self, asked: str | None) -> str | None:
-        directory = self.run_directory
-        if asked == "last":
-            found = directory.newest_checkpoint()
-        elif asked == "best":
-            found = directory.best_checkpoint()
-        elif asked and not Path(asked).is_file():
-            raise RunDirectoryError(f"--ckpt_path {asked}: there is no such file")
-        else:
-            found = Path(asked) if asked else None
+        found = self.run_directory.find_checkpoint(asked) if asked else None
         return str(found) if found else None
 
 

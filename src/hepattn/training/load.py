@@ -16,7 +16,9 @@ from hepattn.data.error import DataError
 from hepattn.training.configs import ConfigError
 from hepattn.training.parser import Parser, refuse_linked_values
 from hepattn.training.run_directory import RunDirectory, RunDirectoryError
-from hepattn.training.weights import read_weights
+from hepattn.training.weights import WEIGHTS_FILE, plain, read_weights
+
+EXPERIMENT = ("module", "data", "links", "data_links")
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,12 @@ def load_run(
 ) -> LoadedRun:
     """Build the module and the data of a run as its config says, and load the trained weights.
 
-    Nothing is trained and nothing is written; no trainer, callback or logger is made.
+    Nothing is trained and nothing is written; no trainer, callback or logger is made. A folder that
+    ``hepattn weights`` wrote opens like a run, also where the files of its data are not there.
 
     Args:
-        folder: Directory of the run, such as ``runs/hit_filter``.
-        checkpoint: ``best``, ``last`` or a file.
+        folder: Directory of the run, such as ``runs/hit_filter``, or a folder of weights.
+        checkpoint: ``best``, ``last`` or a file; a folder of weights has but one, the best.
         overrides: Options that change the run's config, as on its command line:
             ``["--data.path", "other.root"]``.
 
@@ -72,8 +75,9 @@ def load_run(
     try:
         module.on_load_checkpoint(state)
         module.load_state_dict(state["state_dict"])
-    except (RuntimeError, ValueError) as error:
-        raise ConfigError(f"{found} does not fit the network of {path}: {error}") from error
+    except (RuntimeError, ValueError, TypeError, LookupError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{found} does not fit the network of {path}: {reason}") from error
     return LoadedRun(module.eval(), data, path, found)
 
 
@@ -81,29 +85,28 @@ def _read_experiment(directory: RunDirectory) -> dict[str, Any]:
     if not directory.config_file.is_file():
         raise RunDirectoryError(
             f"{directory.path} is no run: it holds no config.yaml; give the folder that fit made, "
-            "such as runs/NAME"
+            "such as runs/NAME, or that hepattn weights made"
         )
     try:
         experiment = json.loads(directory.environment_file.read_text())["experiment"]
-    except (OSError, KeyError, json.JSONDecodeError) as error:
+        return {name: experiment[name] for name in EXPERIMENT} | {
+            "values": experiment.get("values", {})
+        }
+    except (OSError, LookupError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise RunDirectoryError(
             f"{directory.environment_file} does not name the experiment of the run, as it does in "
-            "runs of this version; continue the run with fit, which writes it again"
+            "runs of this version; continue the run with fit, or repeat hepattn weights, which "
+            "writes it again"
         ) from error
-    return experiment
 
 
 def _find_checkpoint(directory: RunDirectory, checkpoint: str | Path) -> Path:
-    if checkpoint == "best":
-        found = directory.best_checkpoint()
-    elif checkpoint == "last":
-        found = directory.newest_checkpoint()
-    else:
-        found = Path(checkpoint)
-        if not found.is_file():
-            raise RunDirectoryError(
-                f"checkpoint {checkpoint}: there is no such file; give best, last or a file"
-            )
+    weights = directory.path / WEIGHTS_FILE
+    if weights.is_file() and checkpoint in ("best", "last"):
+        if checkpoint == "last":
+            raise RunDirectoryError(f"{weights} is the best checkpoint alone; take that one")
+        return weights
+    found = directory.find_checkpoint(checkpoint)
     if found is None:
         raise RunDirectoryError(f"{directory.path} holds no checkpoint; train it first with fit")
     return found
@@ -112,7 +115,7 @@ def _find_checkpoint(directory: RunDirectory, checkpoint: str | Path) -> Path:
 def _build(
     directory: RunDirectory, experiment: dict[str, Any], overrides: Sequence[str]
 ) -> tuple[LightningModule, LightningDataModule]:
-    links = experiment["links"]
+    values, links = experiment["values"], experiment["links"]
     data_links = {f"data.{name}": target for name, target in experiment["data_links"].items()}
     parser = Parser(exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--run_config", action="config")
@@ -121,19 +124,61 @@ def _build(
     for source, target in links.items():
         parser.link_arguments(source, target, apply_on="parse")
     for source, target in data_links.items():
-        parser.link_arguments(source, target, apply_on="instantiate")
+        if target not in values:
+            parser.link_arguments(source, target, apply_on="instantiate")
     refuse_linked_values(overrides, [], links | data_links)
-    saved = yaml.safe_load(directory.config_file.read_text())
-    kept = {key: saved[key] for key in ("model", "data")}
-    if "compile" in kept["model"]:
-        kept["model"]["compile"] = False
+    kept = _read_config(directory.config_file)
+    for target, value in values.items():
+        kept["model"][target.removeprefix("model.")] = value
     try:
         text = yaml.safe_dump(kept, sort_keys=False)  # the order of classes is that of labels
         config = parser.parse_args(["--run_config", text, *overrides])
     except ArgumentError as error:
-        raise ConfigError(parser.summarise(str(error))) from error
+        place = "" if overrides else f"{directory.config_file}: "
+        raise ConfigError(place + parser.summarise(str(error))) from error
     built = instantiate(parser, config)
+    _compare_values(built.data, experiment)
     return built.model, built.data
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    """Read what a run's config says of module and data; nothing is compiled."""
+    try:
+        saved = yaml.safe_load(file.read_text())
+        kept = {key: dict(saved[key]) for key in ("model", "data")}
+    except (yaml.YAMLError, LookupError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{file} is no config of a run with model and data: {reason}") from error
+    if "compile" in kept["model"]:
+        kept["model"]["compile"] = False
+    return kept
+
+
+def data_values(data: LightningDataModule, experiment: dict[str, Any]) -> dict[str, Any]:
+    """Say in plain types what the data itself tells the module, target key to value.
+
+    Args:
+        data: The data module.
+        experiment: Classes and links of the run, see `describe_experiment`.
+    """
+    links = experiment["data_links"].items()
+    return {target: plain(getattr(data, name)) for name, target in links}
+
+
+def _compare_values(data: LightningDataModule, experiment: dict[str, Any]) -> None:
+    """Refuse data that differs from what trained the weights, as far as it can be opened."""
+    if not experiment["values"]:
+        return
+    try:
+        ours = data_values(data, experiment)
+    except (DataError, OSError):  # the module does without
+        return
+    for target, value in experiment["values"].items():
+        if ours.get(target) != value:
+            raise ConfigError(
+                f"{target}: the weights were trained with {value}, the data says "
+                f"{ours.get(target)}; give data of the same kind"
+            )
 
 
 def instantiate(parser: Parser, config: Namespace) -> Namespace:
@@ -161,7 +206,7 @@ def _import(class_path: str, base: type) -> type:
     module_name, _, name = class_path.rpartition(".")
     try:
         found = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise RunDirectoryError(
             f"the run's class {class_path} cannot be imported: {error}; put the folder of its "
             "script on PYTHONPATH"

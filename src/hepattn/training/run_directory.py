@@ -131,6 +131,28 @@ class RunDirectory:
             )
         return self.newest_checkpoint()
 
+    def find_checkpoint(self, asked: str | Path) -> Path | None:
+        """Find a checkpoint of the run, or a file.
+
+        Args:
+            asked: ``best``, ``last`` or a file.
+
+        Returns:
+            None where the run has none yet.
+
+        Raises:
+            RunDirectoryError: If there is no such file.
+        """
+        if asked == "best":
+            return self.best_checkpoint()
+        if asked == "last":
+            return self.newest_checkpoint()
+        if not Path(asked).is_file():
+            raise RunDirectoryError(
+                f"checkpoint {asked}: there is no such file; give best, last or a file"
+            )
+        return Path(asked)
+
     def newest_checkpoint(self) -> Path | None:
         """The latest state of training: the last checkpoint or one of a preempted job."""
         candidates = [*self.checkpoints.glob("last.ckpt"), *self.path.glob("hpc_ckpt_*.ckpt")]

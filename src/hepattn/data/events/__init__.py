@@ -1,5 +1,6 @@
 """Collision events: files to batches."""
 
+from hepattn.data.events.arrays import ArrayEvents
 from hepattn.data.events.batch import EventBatch
 from hepattn.data.events.dataset import EventDataset, collate
 from hepattn.data.events.first import FirstEvents
@@ -22,6 +23,7 @@ from hepattn.data.events.write import write_events
 from hepattn.data.streaming_loader import StreamingLoader
 
 __all__ = [
+    "ArrayEvents",
     "EventBatch",
     "EventDataset",
     "EventHDF5",

@@ -4,7 +4,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -120,6 +120,20 @@ class EventInput:
                     remedy=remedies[name],
                 )
         source.require(columns)
+
+    def batch(self, source: EventSource) -> EventBatch:
+        """Read all events of a source that fit into a batch, in order, to score them.
+
+        None is left out and only the columns of the network are read.
+
+        Args:
+            source: The events.
+
+        Raises:
+            DataError: If they cannot be read, lack a column or contradict themselves.
+        """
+        plain = replace(self, selection=Selection(), auxiliary=())
+        return plain.read(source, 0, source.num_events, labelled=False)
 
     def read(
         self,

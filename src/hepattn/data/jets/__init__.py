@@ -1,5 +1,6 @@
 """Jets: files to batches."""
 
+from hepattn.data.jets.arrays import ArrayJets
 from hepattn.data.jets.batch import JetBatch
 from hepattn.data.jets.dataset import JetDataset, collate
 from hepattn.data.jets.features import check_features, particle_features, particle_vectors
@@ -15,6 +16,7 @@ from hepattn.data.jets.weights import JetWeights
 from hepattn.data.streaming_loader import StreamingLoader
 
 __all__ = [
+    "ArrayJets",
     "FirstJets",
     "JetBatch",
     "JetDataset",

@@ -79,6 +79,19 @@ class JetInput:
             )
         self.read(source, 0, min(NUM_PROBED, source.num_jets))
 
+    def batch(self, source: JetSource) -> JetBatch:
+        """Read all jets of a source that fit into a batch, in order.
+
+        Args:
+            source: The jets.
+
+        Raises:
+            DataError: If they cannot be read, lack a feature or contradict themselves.
+        """
+        check_features(self.features, source.columns, source.name)
+        jets = self.read(source, 0, source.num_jets)
+        return Padder(jets, self.pad_to).batch(torch.arange(source.num_jets))
+
     def read(self, source: JetSource, start: int, stop: int) -> PackedJets:
         """Read some jets.
 

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+import uproot
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from hepattn.training.run_directory import RunDirectoryError
 
 Columns = dict[str, np.ndarray]
 DEFAULT_NAME = "predictions.parquet"
+TREE = "predictions"
 
 
 class PredictionWriter(Callback):
@@ -28,8 +30,8 @@ class PredictionWriter(Callback):
     distributed run writes its own file, ``predictions_rank1.parquet`` and so on.
 
     Args:
-        path: File to write, ``.parquet`` or ``.h5``; by default ``predictions.parquet`` in the
-            evaluation's own new folder.
+        path: File to write, ``.parquet``, ``.h5`` or ``.root`` (a tree ``predictions``); by default
+            ``predictions.parquet`` in the evaluation's own new folder.
         overwrite: Whether an existing file may be replaced.
         rows_per_group: Number of rows kept in memory before they are written.
 
@@ -171,7 +173,41 @@ class _Hdf5(_Sink):
         self._file.close()
 
 
-SINKS: dict[str, type[_Sink]] = {".parquet": _Parquet, ".h5": _Hdf5, ".hdf5": _Hdf5}
+class _Root(_Sink):
+    """A tree with one entry a row, in the order of the rows, so that it can be a friend."""
+
+    def __init__(self, path: Path, columns: Columns) -> None:
+        self.path = path
+        types = {name: values.dtype for name, values in _branches(columns).items()}
+        self._file = uproot.recreate(path)
+        self._tree = self._file.mktree(TREE, types)
+
+    def append(self, columns: Columns) -> None:
+        if len(next(iter(columns.values()))):
+            self._tree.extend(_branches(columns))
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _branches(columns: Columns) -> Columns:
+    """Columns as ROOT can hold them: it has no half precision."""
+    for name, values in columns.items():
+        if values.dtype.kind not in "biuf":
+            raise ValueError(
+                f"column {name!r} of predictions has the type {values.dtype}, which no branch of a "
+                "ROOT tree holds; write .parquet"
+            )
+    is_half = {name: values.dtype == np.float16 for name, values in columns.items()}
+    return {n: v.astype(np.float32) if is_half[n] else v for n, v in columns.items()}
+
+
+SINKS: dict[str, type[_Sink]] = {
+    ".parquet": _Parquet,
+    ".h5": _Hdf5,
+    ".hdf5": _Hdf5,
+    ".root": _Root,
+}
 
 
 def _columns(outputs: Any) -> Columns:

@@ -18,7 +18,8 @@ class StartWeights(Callback):
     fit the weights after this training: logits are scaled by the identity again.
 
     Args:
-        path: Checkpoint of a run of the same module with the same network.
+        path: Checkpoint of a run of the same module with the same network, or the file
+            ``weights.safetensors`` that ``hepattn weights`` made of one.
 
     Raises:
         ConfigError: If the weights do not fit.
