@@ -224,6 +224,16 @@ def test_told_errors_are_those_of_the_scaled_numbers(name: Target, events: XecBa
         assert_close(columns[f"{label}_error"], off[:, place], rtol=1e-3, atol=1e-4)
 
 
+def test_the_error_that_chooses_the_best_weights_sees_no_length_of_directions(
+    events: XecBatch,
+) -> None:
+    module, reference = regression("direction"), reference_of(events)
+    truth = scaled_target("direction", events, reference)
+    for length in (0.2, 1.0, 50.0):
+        told = Told(length * truth, reference)
+        assert_close(module._errors(events, told), torch.zeros(len(truth)), atol=1e-6, rtol=0)
+
+
 def test_figures_quote_per_cent_picoseconds_millimetres_and_milliradians() -> None:
     def found(name: Target, value: list[float], truth: list[float]) -> dict[str, float]:
         made = numbers(name, torch.tensor([value]), torch.tensor([truth]))

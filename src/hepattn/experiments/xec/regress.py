@@ -38,6 +38,7 @@ from hepattn.experiments.xec.targets import (
     physical_spread,
     scaled_target,
     true_target,
+    unit,
 )
 from hepattn.losses.regression import TargetLoss
 from hepattn.metrics.resolution import (
@@ -212,11 +213,11 @@ class XecRegression(XecModule):
 
     def _errors(self, batch: XecBatch, outputs: Told) -> Tensor:
         """Mean absolute error of the scaled targets of each event (B)."""
-        errors = [
-            (self.target_losses[name].split(output)[0] - truth).abs().mean(1)
-            for name, output in self._outputs(outputs).items()
-            for truth in [scaled_target(name, batch, outputs.reference)]
-        ]
+        errors = []
+        for name, output in self._outputs(outputs).items():
+            told = self.target_losses[name].split(output)[0]
+            told = unit(told) if name == "direction" else told  # some losses see the angle alone
+            errors.append((told - scaled_target(name, batch, outputs.reference)).abs().mean(1))
         return torch.stack(errors, 1).mean(1)
 
     def _collect(

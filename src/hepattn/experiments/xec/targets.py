@@ -69,9 +69,14 @@ def physical(name: Target, scaled: Tensor, reference: Reference) -> Tensor:
         case "position":
             return value + _pad(reference.place)
         case "direction":
-            return value / value.norm(dim=1, keepdim=True).clamp(min=1e-6)
+            return unit(value)
         case _:
             return value
+
+
+def unit(vector: Tensor) -> Tensor:
+    """Give vectors (B, 3) the length one."""
+    return vector / vector.norm(dim=1, keepdim=True).clamp(min=1e-6)
 
 
 def physical_spread(name: Target, scaled: Tensor, reference: Reference) -> Tensor:
