@@ -107,8 +107,7 @@ def simulate_track(
     x = np.concatenate([points[:, 0], noise_r * np.cos(noise_phi)])
     y = np.concatenate([points[:, 1], noise_r * np.sin(noise_phi)])
     columns = {"x": x, "y": y, "r": np.hypot(x, y), "phi": np.arctan2(y, x)}
-    order = rng.permutation(len(x))
-    return {name: column[order] for name, column in columns.items()}, charge / pt
+    return columns, charge / pt
 
 
 class TrackData(LightningDataModule):
@@ -137,8 +136,8 @@ class TrackData(LightningDataModule):
     ) -> None:
         super().__init__()
         known = {"x", "y", "r", "phi"}
-        if unknown := sorted({feature.name for feature in features} - known):
-            raise DataError(f"data.features: {unknown} must be among {sorted(known)}")
+        if unknown := {feature.name for feature in features} - known:
+            raise DataError(f"data.features: {unknown} must be among {known}")
         self.features = features
         self.num_tracks = num_tracks
         self.field = field
@@ -276,9 +275,10 @@ class TrackRegressor(BaseModule):
         """Log the mean error of q/pT and the share of right charges; write those of a test."""
         if stage not in self.error:
             return
-        figures = {"error": self.error[stage].compute(), "charge": self.charge[stage].compute()}
+        metrics = {"error": self.error[stage], "charge": self.charge[stage]}
+        figures = {name: metric.compute() for name, metric in metrics.items()}
         self.log_dict({f"{stage}/{name}": value for name, value in figures.items()})
-        for metric in (self.error[stage], self.charge[stage]):
+        for metric in metrics.values():
             metric.reset()
         if stage == "test" and not self.trainer.fast_dev_run:
             self._write(figures)

@@ -11,11 +11,17 @@ from typing import Any, ClassVar
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from hepattn.nn.moe import auxiliary_losses
-from hepattn.training.optimizer import OptimizerCallable, parameter_groups, switch_mode
+from hepattn.training.optimizer import (
+    OptimizerCallable,
+    parameter_groups,
+    remember_dimensions,
+    switch_mode,
+)
 from hepattn.training.schedules import Schedule
 
 ScheduleCallable = Callable[[Optimizer, int], LRScheduler]
@@ -188,6 +194,24 @@ class BaseModule(LightningModule):
             "monitor": getattr(schedule, "monitor", None),
         }
         return {"optimizer": optimizer, "lr_scheduler": config}
+
+    def configure_model(self) -> None:
+        """Note what the parameters look like; FSDP cuts them into flat shards after this."""
+        remember_dimensions(self)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradients; the norm of those that FSDP shards is that of all shards."""
+        sharded = self.trainer.strategy.model
+        by_norm = gradient_clip_algorithm in (None, "norm")
+        if gradient_clip_val and by_norm and isinstance(sharded, FullyShardedDataParallel):
+            sharded.clip_grad_norm_(gradient_clip_val)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_test_start(self) -> None:
         """Choose the folder of this evaluation."""
