@@ -1,5 +1,6 @@
 """The pages that a reader follows from top to bottom: every command runs, in order."""
 
+import json
 import os
 import re
 import subprocess
@@ -85,10 +86,13 @@ def test_an_experiment_outside_of_the_package_does_what_its_page_says(tmp_path: 
     ):
         assert (run / name).is_file(), name
     assert "2 passed" in output
+    figures = json.loads((run / "eval" / "test" / "metrics.json").read_text())
+    assert figures["charge"] > 0.99
+    assert figures["error"] < 0.05
 
 
 def test_the_page_shows_the_files_themselves() -> None:
     page = (DOCS / "own_experiment.md").read_text()
     shown = re.findall(r'^--8<-- "(.*)"$', page, re.MULTILINE)
     folder = DOCS / "own_experiment"
-    assert {ROOT / name for name in shown} == {p for p in folder.iterdir() if p.is_file()}
+    assert {ROOT / name for name in shown} == set(folder.glob("*.*"))

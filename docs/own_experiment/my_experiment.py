@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
@@ -280,13 +279,8 @@ class TrackRegressor(BaseModule):
         self.log_dict({f"{stage}/{name}": value for name, value in figures.items()})
         for metric in metrics.values():
             metric.reset()
-        if stage == "test" and not self.trainer.fast_dev_run:
-            self._write(figures)
-
-    @rank_zero_only
-    def _write(self, figures: dict[str, Tensor]) -> None:
-        write_figures(self.evaluation_folder, figures)
-        print(f"figures written to {self.evaluation_folder}")
+        if stage == "test" and self.trainer.is_global_zero and not self.trainer.fast_dev_run:
+            write_figures(self.evaluation_folder, figures)
 
     def predictions(self, batch: TrackBatch, outputs: Tensor) -> dict[str, Tensor]:
         """One row a track of ``predictions.parquet``."""

@@ -17,6 +17,7 @@ from hepattn.nn.encoder_layer import EncoderLayer
 from hepattn.nn.normalise import Feature
 from hepattn.training.configs import overlays
 from hepattn.training.module import BaseModule
+from hepattn.training.optimizer import remember_dimensions
 from training.toy import ToyModule, ToyNet
 
 
@@ -30,7 +31,7 @@ def train(rank: int, port: int, folder: str) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), GLOO_SOCKET_IFNAME="lo")
     torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
     model = module()
-    model.configure_model()
+    remember_dimensions(model)
     names = {id(p): name for name, p in model.named_parameters()}
     model.net = FullyShardedDataParallel(
         model.net, device_id=torch.device("cpu"), use_orig_params=True
@@ -67,4 +68,4 @@ def test_the_overlay_makes_the_strategy_it_says() -> None:
     parser.add_subclass_arguments(Strategy, "strategy")
     strategy = parser.instantiate(parser.parse_object({"strategy": config})).strategy
     assert isinstance(strategy, FSDPStrategy)
-    assert strategy._fsdp_kwargs["auto_wrap_policy"]._module_classes == {EncoderLayer}
+    assert strategy.kwargs["auto_wrap_policy"]._module_classes == {EncoderLayer}

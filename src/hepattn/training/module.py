@@ -16,12 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from hepattn.nn.moe import auxiliary_losses
-from hepattn.training.optimizer import (
-    OptimizerCallable,
-    parameter_groups,
-    remember_dimensions,
-    switch_mode,
-)
+from hepattn.training.optimizer import OptimizerCallable, parameter_groups, switch_mode
 from hepattn.training.schedules import Schedule
 
 ScheduleCallable = Callable[[Optimizer, int], LRScheduler]
@@ -194,10 +189,6 @@ class BaseModule(LightningModule):
             "monitor": getattr(schedule, "monitor", None),
         }
         return {"optimizer": optimizer, "lr_scheduler": config}
-
-    def configure_model(self) -> None:
-        """Note what the parameters look like; FSDP cuts them into flat shards after this."""
-        remember_dimensions(self)
 
     def configure_gradient_clipping(
         self,
