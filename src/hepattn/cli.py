@@ -132,4 +132,5 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    __spec__ = None  # further processes then run the script that main() puts into sys.argv
     sys.exit(main())

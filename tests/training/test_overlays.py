@@ -25,7 +25,7 @@ def _no_comet_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[N
 
 
 def test_the_overlays_are_the_documented_ones() -> None:
-    assert sorted(overlays()) == sorted([*TRAINABLE, "gpu", "ddp"])
+    assert sorted(overlays()) == sorted([*TRAINABLE, "gpu", "ddp", "fsdp"])
 
 
 @pytest.mark.parametrize("name", sorted(overlays()))

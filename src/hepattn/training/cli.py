@@ -34,6 +34,7 @@ from hepattn.training.configs import (
     resolve_config_arguments,
 )
 from hepattn.training.loggers import Comet
+from hepattn.training.optimizer import remember_dimensions
 from hepattn.training.parser import Parser, refuse_linked_values
 from hepattn.training.provenance import RunRecorder, describe_experiment
 from hepattn.training.run_directory import (
@@ -149,6 +150,7 @@ class TrainingCLI(LightningCLI):
             raise
         except ValueError as error:
             raise ConfigError(str(error)) from error
+        remember_dimensions(self.model)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer inside the run directory."""

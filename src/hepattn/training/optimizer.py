@@ -9,6 +9,16 @@ from torch.optim import Optimizer
 OptimizerCallable = Callable[[Iterable], Optimizer]
 
 
+def remember_dimensions(module: nn.Module) -> None:
+    """Note how many dimensions each parameter has, before a strategy cuts it into flat shards.
+
+    Args:
+        module: Module to train.
+    """
+    for parameter in module.parameters():
+        parameter.num_dimensions = parameter.ndim
+
+
 def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
     """Split the trainable parameters into those with and without weight decay.
 
@@ -39,7 +49,9 @@ def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
     if not trainable:
         raise ValueError(f"{type(module).__name__} has no parameter to train")
     decays = [
-        p.ndim > 1 and p not in exempt and not getattr(p, "no_weight_decay", False)
+        getattr(p, "num_dimensions", p.ndim) > 1
+        and p not in exempt
+        and not getattr(p, "no_weight_decay", False)
         for p in trainable
     ]
     decayed = [p for p, decay in zip(trainable, decays, strict=True) if decay]

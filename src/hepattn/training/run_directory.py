@@ -33,6 +33,7 @@ OBSERVERS = (
     "NanGuard",
     "PredictionWriter",
     "ProcessMemory",
+    "Requeue",
     "RichModelSummary",
     "RichProgressBar",
     "TQDMProgressBar",

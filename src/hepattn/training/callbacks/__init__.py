@@ -10,6 +10,7 @@ from hepattn.training.callbacks.nan_guard import NanGuard, NonFiniteError
 from hepattn.training.callbacks.prediction_writer import PredictionWriter
 from hepattn.training.callbacks.process_memory import ProcessMemory
 from hepattn.training.callbacks.random_state import RandomState
+from hepattn.training.callbacks.requeue import Requeue
 from hepattn.training.callbacks.start_weights import StartWeights
 from hepattn.training.callbacks.throughput import Throughput
 
@@ -26,6 +27,7 @@ __all__ = [
     "PredictionWriter",
     "ProcessMemory",
     "RandomState",
+    "Requeue",
     "StartWeights",
     "StepCheckpoint",
     "Throughput",

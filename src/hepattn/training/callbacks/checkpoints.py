@@ -1,7 +1,9 @@
 """The checkpoints of every run."""
 
 from pathlib import Path
+from typing import Any
 
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 
@@ -42,6 +44,36 @@ class StepCheckpoint(ModelCheckpoint):
             every_n_train_steps=every_n_steps,
             enable_version_counter=False,
         )
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Save, unless a validation or the end of the epoch belongs to this batch."""
+        if is_between_batches(trainer, batch_idx):
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+
+def is_between_batches(trainer: Trainer, batch_idx: int) -> bool:
+    """Whether the next batch comes next, and neither a validation nor the end of the epoch.
+
+    A run that goes on from a state that was saved before these would leave them out.
+
+    Args:
+        trainer: The trainer.
+        batch_idx: Number of the batch of the epoch that has just been trained on.
+    """
+    if trainer.is_last_batch:
+        return False
+    num_batches = batch_idx + 1
+    if trainer.check_val_every_n_epoch is None:  # counted over all epochs
+        num_batches = trainer.fit_loop.total_batch_idx + 1
+    every = trainer.val_check_batch
+    return not every or every == float("inf") or num_batches % int(every) != 0
 
 
 class BestCheckpoint(ModelCheckpoint):
