@@ -3,9 +3,13 @@
 from pathlib import Path
 
 import pytest
+from lightning.pytorch import Callback, LightningModule, Trainer
 
+from hepattn import cli
 from hepattn.training import check_resume
+from hepattn.training.callbacks import LoaderState
 from hepattn.training.check_resume import kill_and_resume
+from hepattn.training.run_directory import RunDirectory
 
 ON_CPU = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
 WITHIN = ["--run.save_every_n_steps", "2"]
@@ -58,3 +62,29 @@ def test_a_training_that_fails_says_where_to_look(
     assert "ended with code 2" in error
     assert "log.txt" in error
     assert "is no experiment" in (tmp_path / "new" / "log.txt").read_text()
+
+
+class Stop(Callback):
+    """Stops the training where its first validation begins."""
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            raise InterruptedError
+
+
+@pytest.mark.parametrize("interval", ["1.0", "0.5"])
+def test_no_state_is_saved_between_a_batch_and_the_validation_after_it(
+    interval: str, simulated_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["--data.num_simulated", "400", "--data.batch_size", "16", *ON_CPU]
+    options += ["--trainer.max_epochs", "2", "--trainer.val_check_interval", interval]
+    options += ["--trainer.logger", "false", "--run.save_every_n_steps", "1"]
+    command = ["events/classify", "fit", *options, "--run.root", str(tmp_path), "--run.name"]
+    whole, stopped = (RunDirectory(tmp_path, name) for name in ("whole", "stopped"))
+    assert cli.main([*command, whole.name]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(LoaderState, "on_validation_start", Stop.on_validation_start)
+        with pytest.raises(InterruptedError):
+            cli.main([*command, stopped.name])
+    assert cli.main([*command, stopped.name]) == 0
+    assert list(check_resume._compare(whole, stopped)) == []
