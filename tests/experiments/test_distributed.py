@@ -183,7 +183,12 @@ def test_an_evaluation_of_two_processes_has_the_figures_of_one(trained: Path, na
         )
         for number in (1, 2)
     )
-    expected, found = flatten(one), flatten(two)
+    # resampled uncertainties and fits to training events depend on the order of events
+    drawn = ("_error", "sum of photons", "light of a point", "by least squares", "times of flight")
+    expected, found = (
+        {key: x for key, x in flatten(figures).items() if not any(name in key for name in drawn)}
+        for figures in (one, two)
+    )
     assert len(expected) > 5
     assert expected.keys() == found.keys()
     for key, value in expected.items():

@@ -172,7 +172,8 @@ class XecRegression(XecModule):
         known = join(batches)
         if not bool(torch.stack([known.energy, known.start]).isfinite().all()):
             raise DataError("a test needs the truth, and training events lack theirs")
-        self.fitted = Fitted(*(x.to(self.device) for x in fit_classical(known)))
+        fitted = self.trainer.strategy.broadcast(tuple(fit_classical(known)))  # one fit for all
+        self.fitted = Fitted(*(x.to(self.device) for x in fitted))
 
     def forward(self, batch: XecBatch) -> Told:
         """Tell the targets of events."""
