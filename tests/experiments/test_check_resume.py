@@ -16,7 +16,7 @@ WITHIN = ["--run.save_every_n_steps", "2"]
 EVENTS = ["--data.num_simulated", "2000", "--data.batch_size", "32", "--trainer.max_epochs", "2"]
 JETS = ["--config", "pfn", "--data.num_simulated", "300", "--data.batch_size", "8"]
 JETS += ["--trainer.max_epochs", "2", "--data.in_memory", "false", "--data.num_workers", "2"]
-HITS = ["--data.num_simulated", "20", "--data.simulation.num_particles", "50"]
+HITS = ["--data.num_simulated", "20", "--data.simulation.num_particles", "40"]
 CASES = {
     "in memory, dropout, average": ["events/classify", "fit", *EVENTS, "--config", "ema", *WITHIN],
     "streamed, two workers": ["jets/tag", "fit", *JETS, *WITHIN],

@@ -67,17 +67,18 @@ def test_the_step_that_the_signal_finds_is_finished_and_saved(
 def test_gradients_that_are_being_added_up_are_used_first(
     queued: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    signalled(monkeypatch, "training", "--trainer.accumulate_grad_batches", "4")
+    options = ["--trainer.accumulate_grad_batches", "4", "--trainer.max_epochs", "3"]
+    signalled(monkeypatch, "training", *options)
     assert queued
     assert saved()["global_step"] == 2
 
 
-def test_a_signal_in_a_validation_leaves_the_state_before_it(
+def test_a_validation_that_the_signal_finds_is_finished_and_its_epoch_saved(
     queued: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    signalled(monkeypatch, "validation")
+    signalled(monkeypatch, "validation", "--trainer.max_epochs", "3")
     assert queued
-    assert saved()["global_step"] == 4
+    assert saved()["global_step"] == 8
 
 
 def test_a_job_of_an_array_is_queued_by_its_own_number(

@@ -18,8 +18,8 @@ class Requeue(Checkpoint):
     """Save the state and queue the job again after SIGUSR1.
 
     The optimiser step that the signal finds is finished first: Lightning's own requeueing saves in
-    the middle of it, and the continued run ends elsewhere than one that was never stopped. Within
-    a validation nothing new is saved, and the continued run begins at the last state before it.
+    the middle of it, and the continued run ends elsewhere than one that was never stopped. So are a
+    validation and the end of an epoch that belong to the step.
 
     As a `Checkpoint` it comes behind all other callbacks, such as an average of the weights. Only
     the processes that train react, not those that read data for them.
@@ -86,17 +86,12 @@ class Requeue(Checkpoint):
             self._is_queued = True
             queue_again()
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Queue again from the state before the validation."""
-        if self._has_signal and not self._is_queued and not trainer.sanity_checking:
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Queue again after the end of an epoch, at which its state was saved."""
+        has_signal = self._has_signal
+        if trainer.world_size > 1:
+            has_signal = trainer.strategy.reduce_boolean_decision(has_signal, all=False)
+        if has_signal and not self._is_queued and not trainer.fast_dev_run:
             self._is_queued = True
             queue_again()
 
