@@ -97,8 +97,6 @@ CASES = {
     "mae": Case("xec/mae", XEC),
     "hypervae": Case("hypervae/train", ["--data.num_simulated", "61"]),
     "streamed jets": Case("jets/tag", ["--config", "pfn", *JETS, *STREAMED]),
-    "streamed events": Case("events/classify", ["--config", "mlp", *EVENTS, *STREAMED], 16),
-    "streamed xec": Case("xec/regress", [*XEC, *STREAMED]),
 }
 TESTED = ("hit_filter", "pfn", "mlp", "regress")
 
