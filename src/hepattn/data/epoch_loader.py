@@ -71,9 +71,7 @@ class EpochLoader(Generic[Batch]):
     ) -> None:
         ours = process_rank()
         self.dataset = dataset
-        self.is_filled = is_filled
         self.fill = fill
-        self.num_workers = num_workers
         self._shares = _Shares(
             batches,
             ours[0] if rank is None else rank,
@@ -158,7 +156,7 @@ class EpochLoader(Generic[Batch]):
             self._start(shares.epoch + 1, 0)
         self._has_begun = True
         self._loader.generator.manual_seed(shares.epoch)  # of the workers
-        missing = shares.missing()
+        missing = [number for _, number in shares.of_epoch()]
         for batch in self._loader:
             number = missing[shares.served]
             shares.served += 1
@@ -185,32 +183,20 @@ class _Shares:
         self.epoch = 0
         self.served = 0
 
-    def of_epoch(self) -> list[list[int]]:
-        """Rows of this process, batch by batch."""
+    def of_epoch(self) -> list[tuple[list[int], int]]:
+        """Rows of this process, batch by batch, and how many of them only fill it up."""
         self.batches.set_epoch(self.epoch)
-        if self.num_ranks == 1:
-            return self.batches.batches()
         shares = []
         for rows in self.batches.batches():
             share = rows[self.rank :: self.num_ranks]
-            if self.is_filled:
-                share = share + rows[:1] * (-(-len(rows) // self.num_ranks) - len(share))
-            if share:
-                shares.append(share)
+            missing = -(-len(rows) // self.num_ranks) - len(share) if self.is_filled else 0
+            if share or missing:
+                shares.append((share + missing * rows[:1], missing))
         return shares
 
-    def missing(self) -> list[int]:
-        """How many rows of each share only fill it up: one or none."""
-        self.batches.set_epoch(self.epoch)
-        if self.num_ranks == 1 or not self.is_filled:
-            return [0] * len(self.of_epoch())
-        return [
-            -(-len(rows) // self.num_ranks) - len(rows[self.rank :: self.num_ranks])
-            for rows in self.batches.batches()
-        ]
-
     def __iter__(self) -> Iterator[list[int]]:
-        yield from self.of_epoch()[self.served :]
+        for rows, _ in self.of_epoch()[self.served :]:
+            yield rows
 
     def __len__(self) -> int:
         return len(self.of_epoch()) - self.served

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hepattn.training.experiment_command import experiment_command
 from hepattn.training.run_directory import RunDirectory
+from hepattn.training.weights import read_weights
 
 COMPARED = (
     "state_dict",
@@ -118,11 +119,7 @@ def _modified(file: Path) -> int | None:
 
 def _step(directory: RunDirectory) -> int:
     newest = directory.newest_checkpoint()
-    return 0 if newest is None else _load(newest)["global_step"]
-
-
-def _load(file: Path) -> dict[str, Any]:
-    return torch.load(file, map_location="cpu", weights_only=True)
+    return 0 if newest is None else read_weights(newest)["global_step"]
 
 
 def _compare(whole: RunDirectory, killed: RunDirectory) -> Iterator[str]:
@@ -133,7 +130,7 @@ def _compare(whole: RunDirectory, killed: RunDirectory) -> Iterator[str]:
         if not all(file.exists() for file in files):
             yield f"{name}: only in one run"
             continue
-        a, b = (_load(file) for file in files)
+        a, b = (read_weights(file) for file in files)
         for key in COMPARED:
             yield from _differences(a.get(key), b.get(key), f"{name}: {key}")
 
