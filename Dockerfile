@@ -17,9 +17,9 @@ COPY src src
 RUN pip install --no-cache-dir ".[${EXTRAS}]"
 
 USER hepattn
-WORKDIR /work
+WORKDIR /workspace
 # writable for any user that the container runs as
-ENV HEPATTN_CACHE=/work/.hepattn_cache \
+ENV HEPATTN_CACHE=/workspace/.hepattn_cache \
     MPLCONFIGDIR=/tmp/matplotlib
 ENTRYPOINT ["hepattn"]
 CMD ["--help"]

@@ -42,7 +42,7 @@ from hepattn.training.run_directory import (
     RunDirectory,
     RunDirectoryError,
 )
-from hepattn.training.weights import read_weights, summarise_misfit
+from hepattn.training.weights import UNREADABLE, read_weights, summarise_misfit
 
 USER_ERRORS = (ConfigError, DataError, FloatingPointError, RunDirectoryError)
 MONITOR = ("val/loss", "min")
@@ -206,9 +206,7 @@ class TrainingCLI(LightningCLI):
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         asked = kwargs.get("ckpt_path")
         find = self._training_checkpoint if subcommand == "fit" else self._evaluation_checkpoint
-        kwargs["ckpt_path"] = checkpoint = find(asked)
-        if checkpoint is not None:
-            read_weights(Path(checkpoint))  # a damaged one is named before anything is built
+        kwargs["ckpt_path"] = find(asked)
         if kwargs.get("weights_only") is None:
             kwargs["weights_only"] = True  # a checkpoint must not run code
         if subcommand == "predict" and kwargs.get("return_predictions") is None:
@@ -219,20 +217,21 @@ class TrainingCLI(LightningCLI):
         """Run, and say in one line what a user can mend."""
         try:
             super()._run_subcommand(subcommand)
-        except RuntimeError as error:
-            if "loading state_dict" not in str(error):
-                raise
-            raise RunDirectoryError(
-                f"{self.trainer.ckpt_path} is of another network than the config's: "
-                f"{summarise_misfit(error)}; give the config that it was trained with"
-            ) from error
-        except OSError as error:
-            if error.errno not in NO_SPACE:
-                raise
-            raise RunDirectoryError(
-                f"cannot write to {self.run_directory.path}: {error.strerror}; what was saved "
-                "before is whole: make room and give the same command again"
-            ) from error
+        except (*UNREADABLE, OSError) as error:
+            if getattr(error, "errno", None) in NO_SPACE:
+                raise RunDirectoryError(
+                    f"cannot write to {self.run_directory.path}: {error.strerror}; what was saved "
+                    "before is whole: make room and give the same command again"
+                ) from error
+            checkpoint = self.trainer.ckpt_path
+            if checkpoint is not None:
+                read_weights(Path(checkpoint))  # which names it if it is damaged
+            if "loading state_dict" in str(error):
+                raise RunDirectoryError(
+                    f"{checkpoint} is of another network than the config's: "
+                    f"{summarise_misfit(error)}; give the config that it was trained with"
+                ) from error
+            raise
 
     def _training_checkpoint(self, asked: str | None) -> str | None:
         directory = self.run_directory

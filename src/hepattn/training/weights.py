@@ -19,6 +19,8 @@ from hepattn.training.run_directory import write_atomically
 WEIGHTS_FILE = "weights.safetensors"
 EXTRA_FILE = "extra_state.json"
 FORMAT = "hepattn weights 1"
+# what torch raises, beside OSError, at a checkpoint that is damaged or holds code
+UNREADABLE = (RuntimeError, EOFError, LookupError, pickle.UnpicklingError)
 # what a checkpoint holds to go on with the training alone
 TRAINING_STATE = ("optimizer_states", "lr_schedulers", "current_model_state", "averaging_state")
 
@@ -56,7 +58,7 @@ def read_weights(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise DataError(f"{path}: there is no such file") from error
-    except (OSError, RuntimeError, EOFError, LookupError, pickle.UnpicklingError) as error:
+    except (*UNREADABLE, OSError) as error:
         lines = [line.strip() for line in str(error).splitlines()]
         # torch advises to load without safety, and says elsewhere what it found
         code = [line for line in lines if line.startswith(("Trying to load", "Unsupported"))]
