@@ -48,7 +48,8 @@ def attention(
             the cyclic offset in [-((n - 1) // 2), n // 2].
         dropout: Probability with which an attention weight is dropped; 0 outside training.
         scale: Factor on the scores; None for 1 / sqrt(E).
-        backend: How to compute it; "auto" picks the fastest that can.
+        backend: How to compute it; "auto" picks the fastest that can. A graph that is exported
+            holds what ONNX can express, whatever is asked for.
 
     Returns:
         (B, H, M, E); exactly zero at padded queries and at queries that see nothing.
@@ -63,7 +64,8 @@ def attention(
         raise ValueError(f"dropout={dropout} must be at least 0 and below 1")
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
     needs = describe(q, k, v, plan=plan, bias=bias, offset_bias=offset_bias, dropout=dropout)
-    if backend == "auto":
+    # What runs an exported graph has kernels of its own; it needs operators that it knows.
+    if backend == "auto" or torch.compiler.is_exporting():
         backend = choose(needs, plan=plan, num_tokens=k.shape[2])
         if not torch.compiler.is_compiling() and _LOG.isEnabledFor(logging.DEBUG):
             _LOG.debug("attention backend %s for %s", backend, words(needs))
