@@ -1,6 +1,7 @@
 """An exported run answers as its network does, for batches of any size."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch.testing import assert_close
 
 from deploy.tiny import FEATURES, TinyTagger
 from deploy.tiny_events import TinyClassifier, TinyEvents
-from hepattn.deploy.export import Exported, _write_onnx, export, main
+from hepattn.deploy.export import Export, Exported, _write_onnx, export, main
 from hepattn.deploy.export_cases import paddings
 from hepattn.training.configs import ConfigError
 from hepattn.training.load import LoadedRun, load_run
@@ -101,6 +102,40 @@ def test_nothing_is_overwritten(
     exported: Path, tiny_run: Path, capsys: pytest.CaptureFixture
 ) -> None:
     assert_fails(capsys, "exists; choose another --output", tiny_run, exported)
+
+
+def test_several_runs_are_exported_one_after_the_other(
+    tiny_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    def write(loaded: LoadedRun, path: Path, *_: object) -> Export:
+        assert path == loaded.folder / "deploy" / "model.onnx"
+        return Export(path, path, {"a": 1e-6, "b": 2e-5}[loaded.folder.name], [(2, 3)], ["all"])
+
+    monkeypatch.setattr("hepattn.deploy.export.export", write)
+    runs = [shutil.copytree(tiny_run, tmp_path / name) for name in "ab"]
+    main([str(run) for run in runs])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.rpartition(" ")[2] for line in lines if "worst" in line] == ["1e-06", "2e-05"]
+    assert [line for line in lines if line.endswith("best.ckpt")] == [
+        f"{r}, best.ckpt" for r in runs
+    ]
+    with pytest.raises(SystemExit):
+        main([*map(str, runs), "--output", str(tmp_path / "model.onnx")])
+    assert "is one file for 2 runs" in capsys.readouterr().err
+
+
+def test_momenta_are_exported(tmp_path: Path) -> None:
+    class Momentum(torch.nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, None]:
+            return torch.hypot(x[..., 0], x[..., 1]), None
+
+    inputs = (torch.randn(3, 5, 2),)
+    session = _write_onnx(Exported(Momentum()), inputs, ["x"], tmp_path / "model.onnx")
+    (found,) = session.run(None, {"x": inputs[0].numpy()})
+    assert_close(torch.from_numpy(found), inputs[0].norm(dim=-1))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves
 
-from hepattn.deploy.command import open_run, run_parser
+from hepattn.deploy.command import open_runs, run_parser
 from hepattn.deploy.description import classes, features
 from hepattn.deploy.export_cases import Case, Inputs, cuts, paddings
 from hepattn.nn.scaling import class_logits
@@ -61,7 +61,7 @@ def export(
     of each kind of object, and with NaN in padding. A file with other answers is not left behind.
 
     Args:
-        loaded: The run. Its module must define ``network_inputs``.
+        loaded: The run. Its module must define ``export_inputs`` or ``network_inputs``.
         path: File to write, ``.onnx``.
         num_batches: Batches of test events to compare.
         probabilities: Whether the file answers with the probabilities of the classes (B, C) in
@@ -83,10 +83,10 @@ def export(
             raise FileExistsError(f"{file} exists; choose another --output or remove it")
     _require_extra()
     module = loaded.module
-    batches = [module.network_inputs(batch) for batch in islice(loaded.test_batches(), num_batches)]
+    batches = [module.export_inputs(batch) for batch in islice(loaded.test_batches(), num_batches)]
     if probabilities:
         _require_classes(loaded, batches[0])
-    net = Exported(module.net, probabilities).eval()
+    net = Exported(module.exported_net(), probabilities).eval()
     names = _input_names(module, batches[0])
     num_dynamic = 2 if module.tokens_vary else 1
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -143,7 +143,7 @@ def _require_extra() -> None:
 
 @torch.no_grad()
 def _require_classes(loaded: LoadedRun, inputs: Inputs) -> None:
-    output, names = loaded.module.net(*inputs), classes(loaded)
+    output, names = loaded.module.exported_net()(*inputs), classes(loaded)
     if names is None:
         raise ConfigError("--probabilities needs classes, and the data of this run names none")
     shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
@@ -180,7 +180,8 @@ def _write_onnx(
 
     dims = (torch.export.Dim("events"), torch.export.Dim("tokens", min=2))[:num_dynamic]
     example = tuple(_enlarge(x, num_dynamic) for x in inputs)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    for name in ("torch.onnx", "onnxscript"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():  # the exporter tells of itself
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
@@ -190,6 +191,7 @@ def _write_onnx(
             output_names=_output_names(net, inputs),
             dynamo=True,
             dynamic_shapes=(tuple(dict(enumerate(dims[: x.dim()])) for x in example),),
+            custom_translation_table={torch.ops.aten.hypot.default: _hypot},
             verbose=False,
         )
     program.save(path)
@@ -203,13 +205,21 @@ def _write_onnx(
     return session
 
 
+def _hypot(x: Any, y: Any) -> Any:
+    """Write down what ONNX has no operator for; physical momenta do not overflow when squared."""
+    from onnxscript import opset18 as op
+
+    return op.Sqrt(op.Add(op.Mul(x, x), op.Mul(y, y)))
+
+
 @torch.no_grad()
 def _output_names(net: Exported, inputs: Inputs) -> list[str]:
     """Fields of what the network returns, ``output`` where it returns one tensor."""
     if net.probabilities:
         return ["probability"]
     leaves, _ = tree_flatten_with_path(net(*inputs))
-    return [keystr(place).lstrip(".") or "output" for place, _ in leaves]
+    named = [(keystr(place).lstrip(".") or "output", x) for place, x in leaves]
+    return [name for name, x in named if x is not None]
 
 
 def _enlarge(x: Tensor, num_dynamic: int) -> Tensor:
@@ -228,7 +238,7 @@ def _compare(net: Exported, session: Any, names: Sequence[str], cases: Sequence[
         named = zip(names, case.inputs, strict=True)
         arrays = {name: x.numpy() for name, x in named if name in used}
         found = session.run(None, arrays)
-        expected = [x.numpy() for x in tree_leaves(net(*case.inputs))]
+        expected = [x.numpy() for x in tree_leaves(net(*case.inputs)) if x is not None]
         for ours, theirs in zip(expected, found, strict=True):
             worst = float(np.maximum(worst, _difference(ours, theirs)))  # NaN stays
     return worst
@@ -259,16 +269,18 @@ def _describe_tensor(entry: Any) -> dict[str, Any]:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Export a run from the command line.
+    """Export runs from the command line.
 
     Args:
         args: Arguments; those of the process if None.
     """
     parser = run_parser(
-        "export", "Write the network of a run as ONNX, for any number of events and tokens."
+        "export",
+        "Write the networks of runs as ONNX, for any number of events and tokens.",
+        takes_several=True,
     )
     parser.add_argument(
-        "--output", type=Path, help="File to write, by default deploy/model.onnx in the run."
+        "--output", type=Path, help="File to write, by default deploy/model.onnx in each run."
     )
     parser.add_argument(
         "--num_batches", type=int, default=3, help="Batches of test events to compare on."
@@ -278,9 +290,13 @@ def main(args: Sequence[str] | None = None) -> None:
         action="store_true",
         help="Write the probabilities of the classes as the output, in place of logits.",
     )
-    with open_run(parser, args) as (loaded, options):
-        path = options.output or loaded.folder / "deploy" / "model.onnx"
-        done = export(loaded, path, options.num_batches, options.probabilities)
-    print(f"compared on {len(done.sizes)} batches: {', '.join(done.cases)}")
-    print(f"worst difference, relative to the largest output: {done.difference:.2g}")
-    print(f"written to {done.path} and {done.description}")
+    with open_runs(parser, args) as (runs, options):
+        if options.output and len(options.run) > 1:
+            raise ConfigError(f"--output {options.output} is one file for {len(options.run)} runs")
+        for loaded in runs:
+            print(f"{loaded.folder}, {loaded.checkpoint.name}")
+            path = options.output or loaded.folder / "deploy" / "model.onnx"
+            done = export(loaded, path, options.num_batches, options.probabilities)
+            print(f"compared on {len(done.sizes)} batches: {', '.join(done.cases)}")
+            print(f"worst difference, relative to the largest output: {done.difference:.2g}")
+            print(f"written to {done.path} and {done.description}")

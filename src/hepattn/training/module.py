@@ -111,9 +111,21 @@ class BaseModule(LightningModule):
             "network is called with, for this tool"
         )
 
+    def exported_net(self) -> nn.Module:
+        """What ``hepattn export`` writes; by default ``net``."""
+        return self.net
+
+    def export_inputs(self, batch: Any) -> tuple[Tensor, ...]:
+        """What `exported_net` is called with; by default what ``net`` is called with.
+
+        Args:
+            batch: The batch.
+        """
+        return self.network_inputs(batch)
+
     def input_names(self) -> tuple[str, ...]:
-        """Names of what ``network_inputs`` returns; by default the network's own arguments."""
-        return tuple(inspect.signature(self.net.forward).parameters)
+        """Names of what `export_inputs` returns; by default the network's own arguments."""
+        return tuple(inspect.signature(self.exported_net().forward).parameters)
 
     def num_events(self, batch: Any) -> int:
         """Number of events in a batch."""
