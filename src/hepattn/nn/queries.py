@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from hepattn.nn.dense import Dense
 from hepattn.nn.positional import query_angles
@@ -52,6 +53,7 @@ class LearnedQueries(nn.Module):
     def __init__(self, dim: int, num_queries: int = 32) -> None:
         super().__init__()
         _check_num_queries(num_queries)
+        self.num_queries = num_queries
         self.content = nn.Parameter(0.02 * torch.randn(num_queries, dim))
 
     def forward(
@@ -65,7 +67,7 @@ class LearnedQueries(nn.Module):
             valid: True for real tokens (B, N).
             angle_column: Column of the angle in radians; None if the order means nothing.
         """
-        num_queries, num_events = len(self.content), len(tokens)
+        num_queries, num_events = self.num_queries, len(tokens)
         stands = columns.new_zeros(num_events, num_queries, columns.shape[-1])  # (B, M, F)
         index = torch.arange(num_queries, device=tokens.device)
         num_tokens = valid.sum(1, keepdim=True)  # (B, 1)
@@ -118,11 +120,13 @@ class DynamicQueries(nn.Module):
         """Choose the seeds; arguments as in `LearnedQueries.forward`, the angle is not needed."""
         logit = self.score(tokens).squeeze(-1).masked_fill(~valid, 0.0)  # (B, N)
         score = logit.detach().float().sigmoid().masked_fill(~valid, -1.0)
-        best, seed = score.topk(min(self.num_queries, tokens.shape[1]), dim=1)  # (B, M)
+        score = F.pad(score, (0, self.num_queries), value=-1.0)  # there may be fewer tokens
+        best, seed = score.topk(self.num_queries, dim=1)  # (B, M)
         chosen = best >= self.threshold
         chosen[:, 0] = best[:, 0] >= 0
         seed = seed.masked_fill(~chosen, tokens.shape[1]).sort(1).values  # in order, others last
-        seed = seed[:, : max(int(chosen.sum(1).max()), 1)]
+        if not torch.compiler.is_exporting():  # whose graph has no number that depends on scores
+            seed = seed[:, : max(int(chosen.sum(1).max()), 1)]
         real = seed < tokens.shape[1]
         seed = seed.masked_fill(~real, 0)
         return Queries(

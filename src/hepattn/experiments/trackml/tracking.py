@@ -20,6 +20,7 @@ from hepattn.experiments.trackml import tracking_plots
 from hepattn.experiments.trackml.data import TrackMLData
 from hepattn.experiments.trackml.event_display import draw_attention, draw_event
 from hepattn.experiments.trackml.report import print_tracking_figures
+from hepattn.experiments.trackml.track_finder import TrackFinder
 from hepattn.experiments.trackml.tracks import (
     PARAMETER_NAMES,
     first_hits,
@@ -98,6 +99,14 @@ class Tracking(BaseModule):
     def forward(self, batch: HitBatch) -> FoundObjects:
         """Find the tracks."""
         return self.net(batch.hits, batch.valid)
+
+    def network_inputs(self, batch: HitBatch) -> tuple[Tensor, Tensor]:
+        """Raw hit columns (B, N, F) and which are real (B, N)."""
+        return batch.hits, batch.valid
+
+    def exported_net(self) -> TrackFinder:
+        """The network without the answers that only training needs."""
+        return TrackFinder(self.net)
 
     def losses(self, batch: HitBatch, outputs: FoundObjects) -> dict[str, Tensor]:
         """Are the queries tracks, are their hits the right ones, are the seeds found?"""
