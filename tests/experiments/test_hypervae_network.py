@@ -279,7 +279,7 @@ def test_distribution_of_numbers_is_that_of_samples(topology: str) -> None:
     with torch.no_grad():
         net.net[-1].bias.copy_(torch.linspace(2, -2, NUM_SLOTS))
     jet = torch.randn(1, 9).expand(40_000, -1)
-    counts = net.sample(jet).valid.sum(1)
+    counts = net.choose(jet, net.draw(jet)).valid.sum(1)
     shares = torch.bincount(counts, minlength=NUM_SLOTS + 1)[1:] / len(jet)
     assert_close(net.distribution(jet[:1]), shares, atol=0.01, rtol=0)
 

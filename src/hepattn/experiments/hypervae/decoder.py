@@ -59,8 +59,18 @@ class Decoder(nn.Module):
         # ln of pT / jet pT at each place; the data decides where it starts.
         self.register_buffer("log_share", torch.linspace(-1.5, -6.0, num_slots))
 
+    def draw(self, valid: Tensor, dtype: torch.dtype) -> Tensor:
+        """Noise (B, N, K) for the particles of jets (B, N)."""
+        return torch.randn(*valid.shape, self.num_noise, device=valid.device, dtype=dtype)
+
     def forward(
-        self, latent: Tensor, conditions: Tensor, valid: Tensor, references: Tensor, energy: Tensor
+        self,
+        latent: Tensor,
+        conditions: Tensor,
+        valid: Tensor,
+        references: Tensor,
+        energy: Tensor,
+        noise: Tensor,
     ) -> Tensor:
         """Decode jets.
 
@@ -70,6 +80,7 @@ class Decoder(nn.Module):
             valid: Which places have a particle (B, N).
             references: The tetrad of each jet (B, 4, 4): time, the jet's direction, two more.
             energy: Transverse momentum of each jet in GeV (B).
+            noise: Independent draws from the normal distribution (B, N, K).
 
         Returns:
             Massless four-vectors in GeV (B, N, 4); zero where there is no particle.
@@ -78,7 +89,6 @@ class Decoder(nn.Module):
         count = valid.sum(1, keepdim=True) / N  # (B, 1)
         hidden = self.embed(torch.cat([latent, conditions, count.to(latent)], -1))  # (B, D)
         scalars = hidden.unsqueeze(1) + self.place[:N]  # (B, N, D)
-        noise = torch.randn(B, N, self.num_noise, device=latent.device, dtype=latent.dtype)
         scalars = self.dropout(self.mix(scalars + self.noise(noise)))
         inputs = with_references(scalars.new_zeros(B, N, 0, 4), references)  # (B, N, 4, 4)
         shift, size = self.network(inputs, scalars, valid)  # (B, N, 1, 4), (B, N, 1)

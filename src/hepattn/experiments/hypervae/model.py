@@ -177,9 +177,22 @@ class HyperVAE(nn.Module):
             latent = latent + self.latent_noise * torch.randn_like(latent)
         return latent
 
-    def decode(self, latent: Tensor, frame: JetFrame, presence: Presence) -> Decoded:
-        """Decode latent vectors (B, L) into particles at the given places."""
-        vectors = self.decoder(latent, frame.conditions, presence.valid, frame.references, frame.pt)
+    def decode(
+        self, latent: Tensor, frame: JetFrame, presence: Presence, noise: Tensor | None = None
+    ) -> Decoded:
+        """Decode latent vectors into particles.
+
+        Args:
+            latent: Latent vectors (B, L).
+            frame: What is known of the jets.
+            presence: Which places have a particle.
+            noise: What makes particles differ beside it (B, N, K); drawn by default.
+        """
+        if noise is None:
+            noise = self.decoder.draw(presence.valid, latent.dtype)
+        vectors = self.decoder(
+            latent, frame.conditions, presence.valid, frame.references, frame.pt, noise
+        )
         return Decoded(vectors, presence)
 
     def sample(self, frame: JetFrame) -> tuple[Decoded, Tensor]:
@@ -191,7 +204,8 @@ class HyperVAE(nn.Module):
         latent = torch.randn(len(frame.pt), self.latent_dim, device=frame.pt.device)
         latent = latent.to(frame.pt.dtype)
         known = torch.cat([latent, frame.conditions], -1)
-        return self.decode(latent, frame, self.topology.sample(known)), known
+        presence = self.topology.choose(known, self.topology.draw(known))
+        return self.decode(latent, frame, presence), known
 
     def forward(self, batch: HypergraphBatch, epoch: float = 0.0) -> Outputs:
         """Encode and decode a batch, and generate jets beside it.
@@ -221,6 +235,9 @@ class HyperVAE(nn.Module):
         """
         row = torch.randint(NUM_ROWS, label.shape, device=label.device)
         log_pt, y = self.kinematics[label, row].unbind(-1)  # (B)
-        pt = log_pt.exp()
-        jet = torch.stack([pt * y.cosh(), pt, torch.zeros_like(pt), pt * y.sinh()], -1)
-        return self.sample(self.frame_of(jet, label))[0]
+        return self.sample(self.frame_of(jet_along_x(log_pt.exp(), y), label))[0]
+
+
+def jet_along_x(pt: Tensor, y: Tensor) -> Tensor:
+    """Give massless jets (B, 4) in GeV of pT in GeV and rapidity, both (B), at azimuth 0."""
+    return torch.stack([pt * y.cosh(), pt, torch.zeros_like(pt), pt * y.sinh()], -1)

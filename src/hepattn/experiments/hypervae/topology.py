@@ -53,6 +53,8 @@ class CategoricalTopology(nn.Module):
         loss: ``categorical`` cross-entropy, or the ``squared`` error of the mean.
     """
 
+    draws_from = "exponential"
+
     def __init__(
         self, dim_in: int, num_slots: int, dim: int = 64, loss: CountLoss = "categorical"
     ) -> None:
@@ -79,10 +81,22 @@ class CategoricalTopology(nn.Module):
         """Mean probabilities of 1, 2, … N particles over jets (B, dim_in), as (N)."""
         return self.net(jet).softmax(-1).mean(0)
 
+    def draw(self, jet: Tensor) -> Tensor:
+        """Random numbers (B, N) with which `choose` chooses for jets (B, dim_in)."""
+        return jet.new_empty(len(jet), self.num_slots).exponential_()
+
     @torch.no_grad()
-    def sample(self, jet: Tensor) -> Presence:
-        """Draw the numbers of particles of jets (B, dim_in)."""
-        count = torch.multinomial(self.net(jet).softmax(-1), 1).squeeze(1) + 1
+    def choose(self, jet: Tensor, draws: Tensor) -> Presence:
+        """Choose the numbers of particles, as ``torch.multinomial`` does with the same draws.
+
+        Of exponential waiting times with rates p_1, p_2, … the n-th is the shortest with
+        probability p_n. Unlike that operator this one can be exported.
+
+        Args:
+            jet: Features of the jets (B, dim_in).
+            draws: Independent draws from the exponential distribution of mean 1 (B, N).
+        """
+        count = (self.net(jet).softmax(-1) / draws).argmax(1) + 1
         return presence(count, self.num_slots, jet.dtype)
 
 
@@ -100,6 +114,8 @@ class ConcreteTopology(nn.Module):
         dim: Hidden features.
         schedule: Temperature of the choices.
     """
+
+    draws_from = "uniform"
 
     def __init__(
         self,
@@ -139,11 +155,19 @@ class ConcreteTopology(nn.Module):
         # A jet of which no place is chosen keeps its first one.
         return torch.cat([numbers[:, :1] + numbers[:, 1:2], numbers[:, 2:]], 1).mean(0)
 
+    def draw(self, jet: Tensor) -> Tensor:
+        """Random numbers (B, N) with which `choose` chooses for jets (B, dim_in)."""
+        return torch.rand(len(jet), self.num_slots, dtype=jet.dtype, device=jet.device)
+
     @torch.no_grad()
-    def sample(self, jet: Tensor) -> Presence:
-        """Choose places of jets (B, dim_in), each with its own probability."""
-        probability = self.net(jet).sigmoid()
-        return _harden((torch.rand_like(probability) < probability).to(jet.dtype))
+    def choose(self, jet: Tensor, draws: Tensor) -> Presence:
+        """Choose places of jets, each with its own probability.
+
+        Args:
+            jet: Features of the jets (B, dim_in).
+            draws: Independent draws from the uniform distribution in [0, 1) (B, N).
+        """
+        return _harden((draws < self.net(jet).sigmoid()).to(jet.dtype))
 
 
 def presence(count: Tensor, num_slots: int, dtype: torch.dtype) -> Presence:

@@ -17,6 +17,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from hepattn.experiments.hypervae.batch import HypergraphBatch
 from hepattn.experiments.hypervae.data import HypergraphData
+from hepattn.experiments.hypervae.generator import Generator
 from hepattn.experiments.hypervae.hypergraph import HypergraphOptions
 from hepattn.experiments.hypervae.latent import LatentFigures, latent_figures
 from hepattn.experiments.hypervae.model import HyperVAE, Outputs
@@ -49,6 +50,7 @@ class JetGenerator(BaseModule):
         compile: Whether to compile the network.
     """
 
+    tokens_vary = False  # there are as many places for particles as the decoder has
     monitor = ("val/distance", "min")  # knows no weight of the loss, the warm-up's least of all
 
     def __init__(
@@ -92,6 +94,18 @@ class JetGenerator(BaseModule):
     def forward(self, batch: HypergraphBatch) -> Outputs:
         """Encode and decode the jets, and generate others beside them."""
         return self.net(batch, self.progress)
+
+    def exported_net(self) -> Generator:
+        """What generates jets; random numbers are its inputs."""
+        return Generator(self.net)
+
+    def export_inputs(self, batch: HypergraphBatch) -> tuple[Tensor, ...]:
+        """What it is called with for jets like those of a batch."""
+        return self.exported_net().inputs_like(batch)
+
+    def input_names(self) -> tuple[str, ...]:
+        """Names of these inputs."""
+        return self.exported_net().input_names()
 
     def losses(self, batch: HypergraphBatch, outputs: Outputs) -> dict[str, Tensor]:
         """The weighted terms of the objective."""
