@@ -185,8 +185,8 @@ def test_prompt_events_are_subtracted_by_the_ratios_of_earlier_runs(
     module, batch = loaded.module, next(iter(loaded.test_batches()))
     tight, loose = (load_run(tmp_path / f"fakes_{n}").module for n in ("numerator", "denominator"))
     for reference, log_ratio in ((tight, 1.0), (loose, -0.5)):  # prompt: 1 / e, and more than all
-        reference.log_ratio = lambda outputs, known=log_ratio: outputs.new_full(
-            (len(outputs),), known
+        reference.member_log_ratios = lambda outputs, known=log_ratio: outputs.new_full(
+            (len(outputs), 1), known
         )
     module.references = (loose, tight)
     expected = torch.where(batch.label == 1, 1 - 1 / torch.e, 0.0) * batch.weight

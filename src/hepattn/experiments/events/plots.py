@@ -149,7 +149,8 @@ def plot_closure(closures: Sequence[Closure], names: Sequence[str]) -> Figure:
         centre, width = (edges[1:] + edges[:-1]) / 2, np.maximum(np.diff(edges), 1e-9)
         above.errorbar(centre, numerator / width, error / width, fmt="o", ms=3, label="numerator")
         above.stairs(denominator / width, edges, label="denominator · ratio")
-        above.set(ylabel="weight per unit", yscale="log")
+        is_positive = (numerator > 0).any() or (denominator > 0).any()  # a subtraction leaves none
+        above.set(ylabel="weight per unit", yscale="log" if is_positive else "linear")
         above.legend(title=f"χ²/ndf = {closure.chi2_per_ndf():.2f}", fontsize="small")
         some = denominator > 0
         quotient = numerator[some] / denominator[some]

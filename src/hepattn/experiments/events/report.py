@@ -78,6 +78,9 @@ def density_ratio_figures(
         normalise: Whether the closure is one of shapes alone.
     """
     figures = {"ratio_error": metrics.error(), "effective_share": metrics.effective_share()}
+    figures |= {f"log_ratio_{name}": value for name, value in metrics.moments().items()}
+    if (uncertainty := metrics.uncertainty()) is not None:
+        figures |= dict(zip(("spread", "within_spread"), uncertainty, strict=True))
     for place, name in enumerate(variables):
         figures[f"chi2_per_ndf_{name}"] = metrics.closure(place, normalise=normalise).chi2_per_ndf()
     return figures
