@@ -119,6 +119,38 @@ def test_a_calibrated_checkpoint_predicts_through_the_ordinary_command(trained: 
     np.testing.assert_allclose(table["score_signal"].to_numpy()[rows], expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("method", ["pca", "tsne"])
+def test_what_the_head_reads_is_drawn_in_two_dimensions(method: str, trained: Path) -> None:
+    folder = trained / "eval" / method
+    options = ["--method", method, "--num", "40", "--perplexity", "5", "--output", str(folder)]
+    assert cli.main(["representation", str(trained), *options]) == 0
+    table = pq.read_table(folder / "representation.parquet").to_pandas()
+    tested = pq.read_table(trained / "eval" / "test" / "predictions.parquet").to_pandas()
+    labels = tested.set_index("event")["label"]
+    assert table["label"].tolist() == labels.loc[table["event"]].tolist()
+    assert len(table) == 40
+    assert table[["x", "y"]].std().min() > 0
+    figures = json.loads((folder / "metrics.json").read_text())
+    assert (figures["num_events"], figures["dim"]) == (40, 128)
+    assert (folder / "representation.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--num", "1"], "--num=1 must be at least 2"),
+        (["--method", "tsne", "--num", "30"], "--num=30 must be at least 31"),
+        (["--method", "umap"], "invalid choice: 'umap'"),
+    ],
+)
+def test_wrong_options_of_the_representation_are_named(
+    options: list[str], message: str, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["representation", str(trained), *options])
+    assert message in capsys.readouterr().err
+
+
 def test_statistics_from_a_file_are_those_of_the_training(trained: Path, tmp_path: Path) -> None:
     path = tmp_path / "columns.json"
     args = ["mlp.yaml", str(path), "--data.num_simulated", "600"]
