@@ -55,8 +55,25 @@ def test_test_writes_figures_and_plots(trained: Path) -> None:
     assert 0 <= figures["distance_correlation"]["m_jj"] <= 1
     assert {"cut", "binned"} <= set(figures["significance"])
     plots = {path.stem for path in folder.glob("*.png")}
+    assert figures["auc_one_against_rest"] == {}
     drawn = {"roc", "precision", "scores", "significance", "confusion", "reliability"}
     assert plots == drawn | {"sculpting_m_jj"}
+
+
+def test_each_of_several_classes_is_drawn_against_the_rest(
+    simulated_cache: Path, tmp_path: Path
+) -> None:
+    few = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2"]
+    few += ["--data.labels.classes", "{qcd: [qcd], top: [ttbar], signal: [x_to_bb, zprime_to_ll]}"]
+    few += ["--model.loss", "hepattn.losses.classification.CrossEntropy"]
+    run("fit", tmp_path, *few)
+    run("test", tmp_path, *few)
+    folder = tmp_path / "mlp" / "eval" / "test"
+    areas = json.loads((folder / "metrics.json").read_text())["auc_one_against_rest"]
+    assert list(areas) == ["qcd", "top", "signal"]
+    assert all(0 <= area <= 1 for area in areas.values())
+    drawn = {path.stem for path in folder.glob("*.png")}
+    assert {"roc_one_against_rest", *(f"scores_{name}" for name in areas)} <= drawn
 
 
 def test_predict_writes_the_scores_of_every_event_in_order(trained: Path) -> None:

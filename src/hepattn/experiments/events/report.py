@@ -51,6 +51,9 @@ def classification_figures(
         "accuracy": metrics.accuracy(),
         "auc": metrics.auc(),
         "average_precision": metrics.average_precision(signal, background),
+        "auc_one_against_rest": {
+            classes[own]: metrics.area(*pair) for own, pair in metrics.one_against_rest().items()
+        },
         "f1": dict(zip(classes, metrics.f1().tolist(), strict=True)),
         "calibration_error": metrics.reliability().error(),
         "rejection": {k: r._asdict() for k, r in rejections.items() if r is not None},
