@@ -36,6 +36,10 @@ TOOLS = {
     "export": ("hepattn.deploy.export", "write a run's network as ONNX, checked"),
     "weights": ("hepattn.deploy.weights", "write a run's weights as a folder for a model hub"),
     "attention-maps": ("hepattn.deploy.attention_maps", "draw what a run's network attends to"),
+    "representation": (
+        "hepattn.deploy.representation",
+        "draw what the head of a run's network reads",
+    ),
     "calibrate": ("hepattn.deploy.calibrate", "rescale a run's logits to true probabilities"),
     "quantise": ("hepattn.deploy.quantise", "make a run's network int8 and compare"),
     "profile": ("hepattn.deploy.profile", "time a run's network layer by layer"),

@@ -55,8 +55,25 @@ def test_test_writes_figures_and_plots(trained: Path) -> None:
     assert 0 <= figures["distance_correlation"]["m_jj"] <= 1
     assert {"cut", "binned"} <= set(figures["significance"])
     plots = {path.stem for path in folder.glob("*.png")}
+    assert figures["auc_one_against_rest"] == {}
     drawn = {"roc", "precision", "scores", "significance", "confusion", "reliability"}
     assert plots == drawn | {"sculpting_m_jj"}
+
+
+def test_each_of_several_classes_is_drawn_against_the_rest(
+    simulated_cache: Path, tmp_path: Path
+) -> None:
+    few = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2"]
+    few += ["--data.labels.classes", "{qcd: [qcd], top: [ttbar], signal: [x_to_bb, zprime_to_ll]}"]
+    few += ["--model.loss", "hepattn.losses.classification.CrossEntropy"]
+    run("fit", tmp_path, *few)
+    run("test", tmp_path, *few)
+    folder = tmp_path / "mlp" / "eval" / "test"
+    areas = json.loads((folder / "metrics.json").read_text())["auc_one_against_rest"]
+    assert list(areas) == ["qcd", "top", "signal"]
+    assert all(0 <= area <= 1 for area in areas.values())
+    drawn = {path.stem for path in folder.glob("*.png")}
+    assert {"roc_one_against_rest", *(f"scores_{name}" for name in areas)} <= drawn
 
 
 def test_predict_writes_the_scores_of_every_event_in_order(trained: Path) -> None:
@@ -117,6 +134,38 @@ def test_a_calibrated_checkpoint_predicts_through_the_ordinary_command(trained: 
     expected = 1 / (1 + np.exp(-odds))
     rows = plain["event"].to_numpy()
     np.testing.assert_allclose(table["score_signal"].to_numpy()[rows], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["pca", "tsne"])
+def test_what_the_head_reads_is_drawn_in_two_dimensions(method: str, trained: Path) -> None:
+    folder = trained / "eval" / method
+    options = ["--method", method, "--num", "40", "--perplexity", "5", "--output", str(folder)]
+    assert cli.main(["representation", str(trained), *options]) == 0
+    table = pq.read_table(folder / "representation.parquet").to_pandas()
+    tested = pq.read_table(trained / "eval" / "test" / "predictions.parquet").to_pandas()
+    labels = tested.set_index("event")["label"]
+    assert table["label"].tolist() == labels.loc[table["event"]].tolist()
+    assert len(table) == 40
+    assert table[["x", "y"]].std().min() > 0
+    figures = json.loads((folder / "metrics.json").read_text())
+    assert (figures["num_events"], figures["dim"]) == (40, 128)
+    assert (folder / "representation.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--num", "1"], "--num=1 must be at least 2"),
+        (["--method", "tsne", "--num", "30"], "--num=30 must be at least 31"),
+        (["--method", "umap"], "invalid choice: 'umap'"),
+    ],
+)
+def test_wrong_options_of_the_representation_are_named(
+    options: list[str], message: str, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["representation", str(trained), *options])
+    assert message in capsys.readouterr().err
 
 
 def test_statistics_from_a_file_are_those_of_the_training(trained: Path, tmp_path: Path) -> None:
@@ -185,8 +234,8 @@ def test_prompt_events_are_subtracted_by_the_ratios_of_earlier_runs(
     module, batch = loaded.module, next(iter(loaded.test_batches()))
     tight, loose = (load_run(tmp_path / f"fakes_{n}").module for n in ("numerator", "denominator"))
     for reference, log_ratio in ((tight, 1.0), (loose, -0.5)):  # prompt: 1 / e, and more than all
-        reference.log_ratio = lambda outputs, known=log_ratio: outputs.new_full(
-            (len(outputs),), known
+        reference.member_log_ratios = lambda outputs, known=log_ratio: outputs.new_full(
+            (len(outputs), 1), known
         )
     module.references = (loose, tight)
     expected = torch.where(batch.label == 1, 1 - 1 / torch.e, 0.0) * batch.weight

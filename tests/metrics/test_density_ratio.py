@@ -110,3 +110,29 @@ def test_ratios_that_are_not_finite_stop() -> None:
         DensityRatioMetrics(0).update(
             torch.tensor([math.inf]), torch.ones(1), torch.ones(1), torch.zeros(1, 0)
         )
+
+
+def test_uncertainties_hold_as_often_as_the_truth_is_within_them() -> None:
+    metrics = DensityRatioMetrics(0)
+    truth = torch.tensor([0.0, 0.1, -0.3, math.nan])
+    spread = torch.tensor([0.05, 0.2, 0.5, 0.3])
+    nothing = torch.zeros(4, 0)
+    metrics.update(torch.zeros(4), torch.ones(4), torch.ones(4), nothing, truth, spread)
+    assert metrics.uncertainty() == pytest.approx((0.2, 1.0))
+    metrics.update(
+        torch.zeros(1), torch.ones(1), torch.ones(1), nothing[:1], truth[2:3], spread[:1]
+    )
+    assert metrics.uncertainty() == pytest.approx((0.2, 0.75))  # 1 - exp(-0.3) = 0.26
+    plain = DensityRatioMetrics(0)
+    plain.update(torch.zeros(4), torch.ones(4), torch.ones(4), nothing)
+    assert plain.uncertainty() is None
+
+
+def test_moments_are_those_of_all_log_ratios() -> None:
+    metrics, x = DensityRatioMetrics(0), torch.randn(50, dtype=torch.float64)
+    for part in x.split(20):
+        ones = torch.ones(len(part))
+        metrics.update(part, ones, ones, torch.zeros(len(part), 0))
+    expected = (x.mean(), x.std(correction=0), x.min(), x.max())
+    assert list(metrics.moments().values()) == pytest.approx([float(value) for value in expected])
+    assert math.isnan(DensityRatioMetrics(0).moments()["mean"])

@@ -50,6 +50,23 @@ def test_auc_and_average_precision_of_two_classes_are_those_of_sklearn() -> None
     assert metrics.average_precision() == pytest.approx(expected, abs=1e-6)
 
 
+def test_each_class_against_the_rest_is_judged_by_its_probability() -> None:
+    logit, label, weight = events = draw(4)
+    label[label == 3] = 1  # a class without events
+    metrics, score = collect(events, 4), logit.double().softmax(-1)
+    groups = metrics.one_against_rest()
+    assert list(groups) == [0, 1, 2]
+    for own, (signal, rest) in groups.items():
+        assert {*signal, *rest} == {0, 1, 2, 3}
+        expected = score[:, own].log() - (-score[:, own]).log1p()
+        torch.testing.assert_close(metrics.odds(signal, rest), expected)
+        area = roc_auc_score(label == own, score[:, own], sample_weight=weight)
+        assert metrics.area(signal, rest) == pytest.approx(area, abs=1e-6)
+    assert collect(draw(2), 2).one_against_rest() == {}
+    one = (logit, torch.zeros_like(label), weight)
+    assert collect(one, 4).one_against_rest() == {}
+
+
 def test_auc_of_several_classes_is_the_mean_of_all_pairs() -> None:
     logit, label, weight = events = draw(3)
     score = logit.double().softmax(-1)

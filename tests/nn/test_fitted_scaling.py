@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from scipy import stats
+from scipy import special, stats
 from sklearn import preprocessing
 from torch import Tensor
 from torch.testing import assert_close
@@ -93,6 +93,19 @@ def test_between_quantiles_the_quantile_curve_is_straight() -> None:
     low = stats.norm.ppf(0.5 / 3)
     expected = [low, low, 0.75 * low, 0, -0.5 * low, -low, -low, low]
     assert_close(curve(x)[:, 0], torch.tensor(expected, dtype=torch.float32))
+
+
+@pytest.mark.parametrize("scaling", ["logit", "standard_logit"])
+def test_the_logit_is_that_of_scipy_a_thousandth_from_the_ends(scaling: FittedScaling) -> None:
+    x = draw_columns()
+    share = preprocessing.MinMaxScaler().fit_transform(x.double().numpy())
+    expected = special.logit(0.001 + 0.998 * share)
+    if scaling == "standard_logit":
+        expected = preprocessing.StandardScaler().fit_transform(expected)
+    normalise = fit(x, scaling)
+    assert_close(normalise(x).double(), torch.from_numpy(expected), atol=2e-3, rtol=1e-3)
+    ends = normalise(torch.tensor([[-math.inf] * 4, [math.inf] * 4]))
+    assert_close(ends, torch.stack([normalise(x).amin(0), normalise(x).amax(0)]))
 
 
 def test_too_many_quantiles_are_refused() -> None:

@@ -187,3 +187,25 @@ def test_the_root_directory_belongs_to_the_run(capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit):
         toy("fit", "--trainer.default_root_dir", "elsewhere")
     assert "run.root" in last_line(capsys)
+
+
+def test_a_schedule_of_torch_is_set_up_in_yaml_and_goes_on_in_a_resumed_run(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = """
+model:
+  schedule:
+    class_path: hepattn.training.schedules.Other
+    init_args:
+      schedule: {class_path: torch.optim.lr_scheduler.StepLR, init_args: {STEP: 2, gamma: 0.5}}
+      interval: epoch
+"""
+    Path("schedule.yaml").write_text(text.replace("STEP", "step_size"))
+    for max_epochs, factor in ((1, 1.0), (2, 0.5), (4, 0.25)):
+        options = ["--config", "schedule.yaml", "--trainer.max_epochs", str(max_epochs)]
+        optimizer = toy("fit", *options).trainer.optimizers[0]
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(0.01 * factor)
+    Path("schedule.yaml").write_text(text.replace("STEP", "stepsize"))
+    with pytest.raises(SystemExit):
+        toy("fit", "--config", "schedule.yaml", "--run.name", "misspelt")
+    assert "stepsize" in last_line(capsys)

@@ -10,13 +10,14 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
+from torch.optim.lr_scheduler import ExponentialLR, LRScheduler, ReduceLROnPlateau, StepLR
 from torch.testing import assert_close
 from torch.utils.data import DataLoader, IterableDataset
 
 from hepattn.nn.moe import MixtureOfExperts
 from hepattn.training.module import BaseModule, sum_losses
 from hepattn.training.optimizer import parameter_groups
-from hepattn.training.schedules import Constant, Cosine, Plateau
+from hepattn.training.schedules import Constant, Cosine, Other, Plateau
 from training.toy import ToyModule, toy
 
 
@@ -280,6 +281,45 @@ def test_plateau_steps_once_an_epoch_on_its_metric() -> None:
 
     trainer = fit(Mean(nn.Linear(3, 1), sgd, schedule), max_epochs=3)  # the loss falls forever
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.1 * 0.1**2)
+
+
+@pytest.mark.parametrize("interval", ["step", "epoch"])
+def test_a_schedule_of_torch_steps_at_its_interval(interval: str) -> None:
+    def schedule(optimizer: Optimizer, num_steps: int) -> LRScheduler:
+        def halve(optimizer: Optimizer) -> ExponentialLR:
+            return ExponentialLR(optimizer, 0.5)
+
+        return Other(optimizer, num_steps, schedule=halve, interval=interval)
+
+    trainer = fit(Mean(nn.Linear(3, 1), sgd, schedule), max_epochs=2)
+    num = trainer.global_step if interval == "step" else 2
+    assert num > 2 or interval == "epoch"
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.1 * 0.5**num)
+
+
+def test_a_plateau_of_torch_looks_at_its_metric() -> None:
+    def schedule(optimizer: Optimizer, num_steps: int) -> LRScheduler:
+        def build(optimizer: Optimizer) -> ReduceLROnPlateau:
+            return ReduceLROnPlateau(optimizer, "max", patience=0)
+
+        return Other(optimizer, num_steps, schedule=build, monitor="val/one")
+
+    trainer = fit(Mean(nn.Linear(3, 1), sgd, schedule), max_epochs=3)  # the loss falls forever
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.1 * 0.1**2)
+
+
+def test_a_schedule_of_torch_that_would_take_the_number_of_steps_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"StepLR knows no number of steps: .*schedules\.Other"):
+        fit(Mean(nn.Linear(3, 1), sgd, StepLR), max_epochs=1)
+
+
+def test_options_of_other_schedules_without_effect_are_refused() -> None:
+    optimizer = sgd(nn.Linear(3, 1).parameters())
+    with pytest.raises(ValueError, match="monitor=val/auc has no effect: ExponentialLR"):
+        Other(optimizer, 1, schedule=lambda o: ExponentialLR(o, 0.5), monitor="val/auc")
+    with pytest.raises(ValueError, match="interval=step must be epoch: ReduceLROnPlateau"):
+        Other(optimizer, 1, schedule=ReduceLROnPlateau, interval="step")
+    assert Other(optimizer, 1, schedule=ReduceLROnPlateau).monitor == "val/loss"
 
 
 def test_compiling_keeps_the_keys_of_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:

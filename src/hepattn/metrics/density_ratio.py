@@ -53,11 +53,13 @@ class DensityRatioMetrics(Metric):
     weight: list[Tensor]
     variables: list[Tensor]
     true_log_ratio: list[Tensor]
+    relative_spread: list[Tensor]
 
     def __init__(self, num_variables: int) -> None:
         super().__init__()
         self.num_variables = num_variables
-        for name in ("log_ratio", "label", "weight", "variables", "true_log_ratio"):
+        states = ("log_ratio", "label", "weight", "variables", "true_log_ratio", "relative_spread")
+        for name in states:
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(
@@ -67,6 +69,7 @@ class DensityRatioMetrics(Metric):
         weight: Tensor,
         variables: Tensor,
         true_log_ratio: Tensor | None = None,
+        relative_spread: Tensor | None = None,
     ) -> None:
         """Add a batch.
 
@@ -76,6 +79,7 @@ class DensityRatioMetrics(Metric):
             weight: Weight of each event (J), of either sign.
             variables: What the closure is looked at in (J, V).
             true_log_ratio: The truth (J), NaN where it is not known; by default nowhere.
+            relative_spread: Uncertainty of each ratio, over the ratio (J); by default not known.
 
         Raises:
             FloatingPointError: If a log ratio is not finite.
@@ -90,6 +94,8 @@ class DensityRatioMetrics(Metric):
         self.weight.append(weight[known].double())
         self.variables.append(variables[known].double())
         self.true_log_ratio.append(true_log_ratio[known].double())
+        if relative_spread is not None:
+            self.relative_spread.append(relative_spread[known].double())
 
     def compute(self) -> float:
         """The error, see `ratio_error`."""
@@ -127,6 +133,31 @@ class DensityRatioMetrics(Metric):
         log_ratio = self._all("log_ratio")[chosen]
         reweighted = self._all("weight")[chosen] * (log_ratio - log_ratio.max()).exp()
         return float(effective_number(reweighted)) / len(reweighted)
+
+    def moments(self) -> dict[str, float]:
+        """Mean, standard deviation, lowest and highest log ratio of all events, NaN of none."""
+        x = self._all("log_ratio")
+        if not len(x):
+            return dict.fromkeys(("mean", "std", "min", "max"), float("nan"))
+        values = {"mean": x.mean(), "std": x.std(correction=0), "min": x.min(), "max": x.max()}
+        return {name: float(value) for name, value in values.items()}
+
+    def uncertainty(self) -> tuple[float, float] | None:
+        """How uncertain ratios are, and how often that is true.
+
+        Returns:
+            The median of the spreads, over the ratio; and the share of events whose true ratio is
+            within its spread of the network's one, NaN where no truth is known. None where there
+            are no spreads.
+        """
+        spread = self._all("relative_spread")
+        if not len(spread):
+            return None
+        truth = self._all("true_log_ratio")
+        known = truth.isfinite()
+        distance = (truth - self._all("log_ratio"))[known].expm1().abs()
+        within = (distance <= spread[known]).double().mean()
+        return float(spread.median()), float(within)
 
     def _all(self, name: str) -> Tensor:
         parts = getattr(self, name)

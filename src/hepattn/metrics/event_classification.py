@@ -136,6 +136,26 @@ class EventMetrics(Metric):
         ]
         return sum(areas) / len(areas) if areas else float("nan")
 
+    def area(self, signal: Group = (1,), background: Group = (0,)) -> float:
+        """Area under `roc`, ties counting half; NaN where either has no weight.
+
+        Args:
+            signal: Numbers of the signal classes.
+            background: Numbers of the background classes.
+        """
+        return _area(passing(*self.discriminant(signal, background)))
+
+    def one_against_rest(self) -> dict[int, tuple[Group, Group]]:
+        """Each of several classes that has events as the signal, with all others as background.
+
+        Returns:
+            Both groups by the number of the class; nothing of two classes.
+        """
+        present, classes = self.present(), range(self.num_classes)
+        if self.num_classes == 2 or len(present) < 2:
+            return {}
+        return {own: ((own,), tuple(other for other in classes if other != own)) for own in present}
+
     def average_precision(self, signal: Group = (1,), background: Group = (0,)) -> float:
         """Precision averaged over the steps of the recall, (Rₙ − Rₙ₋₁) Pₙ summed.
 

@@ -9,12 +9,15 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 
-FittedScaling = Literal["standard", "robust", "minmax", "maxabs", "power", "quantile"]
+FittedScaling = Literal[
+    "standard", "robust", "minmax", "maxabs", "power", "quantile", "logit", "standard_logit"
+]
 FITTED_SCALINGS: tuple[FittedScaling, ...] = get_args(FittedScaling)
 
 BLOCK = 32
 NUM_KNOTS = BLOCK * BLOCK  # more than there are quantiles
 POWERS = (-4.0, 6.0)
+LOGIT_EDGE = 1e-3  # how far from 0 and 1 the ends of a column are before their logit
 
 
 def fit_shift_and_scale(
@@ -25,8 +28,8 @@ def fit_shift_and_scale(
     Args:
         scaling: ``standard`` gives mean 0 and standard deviation 1, as ``power`` has it before its
             curve; ``robust`` median 0 and a distance of 1 between the quartiles; ``minmax`` values
-            from 0 to 1; ``maxabs`` a largest magnitude of 1; ``quantile`` changes nothing before
-            its curve.
+            from 0 to 1, as ``logit`` and ``standard_logit`` have it before their curve; ``maxabs``
+            a largest magnitude of 1; ``quantile`` changes nothing before its curve.
         mean: Mean of the column.
         std: Its standard deviation.
         quantiles: Its quantiles at equal steps (Q,).
@@ -41,7 +44,7 @@ def fit_shift_and_scale(
         probabilities = torch.tensor([0.25, 0.5, 0.75], dtype=quantiles.dtype)
         lower, shift, upper = torch.quantile(quantiles, probabilities).tolist()
         width = upper - lower
-    elif scaling == "minmax":
+    elif scaling in ("minmax", "logit", "standard_logit"):
         shift, width = low, high - low
     elif scaling == "maxabs":
         shift, width = 0.0, max(abs(low), abs(high))
@@ -180,3 +183,43 @@ class QuantileCurve(nn.Module):
         block = (firsts <= x).sum(-1).sub(1).clamp(min=0) + self.first  # (..., C)
         within = (blocks[block] <= x).sum(-1).sub(1).clamp(min=0)
         return block * BLOCK + within
+
+
+class LogitCurve(nn.Module):
+    """Stretch the ends of columns between two bounds: ln(u / (1 - u)).
+
+    Columns come with values from 0 to 1, of which u keeps a thousandth of distance to both, so that
+    the result lies between -6.9 and 6.9. Beyond the training values it is that of the last one.
+
+    Args:
+        num_columns: Number of columns C.
+        is_standard: Whether the result has mean 0 and standard deviation 1 on the quantiles of the
+            column; else a constant column alone is shifted, to 0.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, num_columns: int, is_standard: bool = False) -> None:
+        super().__init__()
+        self.is_standard = is_standard
+        for name in ("shift", "scale"):
+            self.register_buffer(name, torch.full((num_columns,), math.nan))
+
+    @torch.no_grad()
+    def fit(self, quantiles: Tensor) -> None:
+        """Find mean and standard deviation from quantiles at equal steps (Q, C)."""
+        y = _squeezed_logit(quantiles.double())
+        std, is_constant = y.std(0, correction=0), y[0] == y[-1]
+        is_standard = torch.full_like(is_constant, self.is_standard)
+        self.shift.copy_(torch.where(is_standard | is_constant, y.mean(0), 0.0))
+        self.scale.copy_(torch.where(is_standard & ~is_constant, 1 / std, 1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Bend columns (..., C)."""
+        return (_squeezed_logit(x) - self.shift) * self.scale
+
+
+def _squeezed_logit(x: Tensor) -> Tensor:
+    u = LOGIT_EDGE + (1 - 2 * LOGIT_EDGE) * x.clamp(0, 1)
+    return u.log() - (-u).log1p()

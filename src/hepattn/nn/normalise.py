@@ -4,6 +4,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from hepattn.nn.column_summary import ColumnSummary
 from hepattn.nn.fitted_scaling import (
     FittedScaling,
+    LogitCurve,
     PowerCurve,
     QuantileCurve,
     fit_shift_and_scale,
@@ -24,9 +26,11 @@ TRANSFORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "sin": torch.sin,
     "cos": torch.cos,
 }
-CURVES: dict[str, type[PowerCurve | QuantileCurve]] = {
+CURVES: dict[str, Callable[[int], PowerCurve | QuantileCurve | LogitCurve]] = {
     "power": PowerCurve,
     "quantile": QuantileCurve,
+    "logit": LogitCurve,
+    "standard_logit": partial(LogitCurve, is_standard=True),
 }
 
 
@@ -50,7 +54,8 @@ class Feature:
             differences of φ answers alike for a rotated event.
         fitted: Take the scaling from the training split instead of from ``shift`` and ``scale``:
             ``standard``, ``robust`` (median and quartiles), ``minmax`` (0 to 1), ``maxabs``,
-            ``power`` (Yeo-Johnson, then standard) or ``quantile`` (to a normal distribution).
+            ``power`` (Yeo-Johnson, then standard), ``quantile`` (to a normal distribution),
+            ``logit`` (minmax, then ln(u / (1 - u))) or ``standard_logit`` (then standard).
         categories: The values of a categorical column. An embedding of categories learns a vector
             for each, and one for all other values; elsewhere the network sees the value itself.
 

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from hepattn.nn.moe import auxiliary_losses
 from hepattn.training.optimizer import OptimizerCallable, parameter_groups, switch_mode
-from hepattn.training.schedules import Schedule
+from hepattn.training.schedules import Other, Plateau, Schedule
 
 ScheduleCallable = Callable[[Optimizer, int], LRScheduler]
 
@@ -195,9 +195,14 @@ class BaseModule(LightningModule):
             return optimizer
         num_steps = self.trainer.estimated_stepping_batches
         schedule = self.make_schedule(optimizer, num_steps if num_steps > 0 else math.inf)
+        if not isinstance(schedule, Schedule | Plateau | Other):  # its first option was the number
+            raise ValueError(
+                f"schedule={type(schedule).__name__} knows no number of steps: put it into "
+                "hepattn.training.schedules.Other"
+            )
         config = {
-            "scheduler": schedule,
-            "interval": getattr(schedule, "interval", "step"),
+            "scheduler": schedule.schedule if isinstance(schedule, Other) else schedule,
+            "interval": schedule.interval,
             "monitor": getattr(schedule, "monitor", None),
         }
         return {"optimizer": optimizer, "lr_scheduler": config}

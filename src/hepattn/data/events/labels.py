@@ -176,6 +176,20 @@ class Selection:
         ]
         return np.logical_and.reduce(conditions) if conditions else True
 
+    def includes(self, other: "Selection") -> bool:
+        """Whether the conditions alone say that all events of another selection are in this one.
+
+        Args:
+            other: The other selection.
+        """
+        return all(
+            name in other.values and set(other.values[name]) <= set(values)
+            for name, values in self.values.items()
+        ) and all(
+            name in other.ranges and low <= other.ranges[name][0] and other.ranges[name][1] <= high
+            for name, (low, high) in self.ranges.items()
+        )
+
 
 def _is_any(column: np.ndarray, values: Sequence[float]) -> np.ndarray:
     """Whether entries are one of some values, rounded as the column stores them (J)."""

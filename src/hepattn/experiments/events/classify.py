@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_only
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torchmetrics import CatMetric
 from torchmetrics.utilities import dim_zero_cat
@@ -167,19 +168,31 @@ class EventClassifier(EventModule):
         figures = classification_figures(collected, self.classes, *groups, auxiliary, scan)
         write_figures(folder, figures)
         drawn = {
-            "roc": plots.plot_roc(collected, *groups),
+            "roc": plots.plot_roc(collected, {"signal": groups}),
             "precision": plots.plot_precision(collected, *groups),
             "scores": plots.plot_scores(collected, self.classes, *groups),
             "significance": plots.plot_significance(scan),
             "confusion": plot_confusion(collected.confusion(), self.classes),
             "reliability": draw_reliability({"test": {"network": collected.reliability()}}),
         }
+        drawn |= self._draw_one_against_rest(collected)
         for name, column in auxiliary.items():
             drawn[f"sculpting_{name}"] = plots.plot_sculpting(collected, column, name, *groups)
         for name, figure in drawn.items():
             save_figure(figure, folder / f"{name}.png")
         print_figures(f"{figures['num_events']} events of {len(self.classes)} classes", figures)
         print(f"figures and plots written to {folder}")
+
+    def _draw_one_against_rest(self, collected: EventMetrics) -> dict[str, Figure]:
+        """Draw curves and scores of each of several classes against all others, by name."""
+        groups = {self.classes[own]: pair for own, pair in collected.one_against_rest().items()}
+        drawn = {
+            f"scores_{name}": plots.plot_scores(collected, self.classes, *pair, name)
+            for name, pair in groups.items()
+        }
+        if groups:
+            drawn["roc_one_against_rest"] = plots.plot_roc(collected, groups)
+        return drawn
 
     def _auxiliary(self) -> dict[str, Tensor]:
         """The auxiliary columns of the test events, each (J)."""

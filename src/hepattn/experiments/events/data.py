@@ -1,7 +1,7 @@
 """Events as batches: real ones from a path, simulated ones where none is given."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from hashlib import sha256
@@ -221,9 +221,13 @@ class EventData(LightningDataModule):
 
     def summarise(self) -> Statistics:
         """Compute statistics of the columns over the training events."""
+        return summarise(self.training_events(), self.schema)
+
+    def training_events(self) -> Iterable[EventBatch]:
+        """Training events in the order of the source, all at once or, if they stream, in pieces."""
         if self.in_memory:
-            return summarise([self.dataset("train").batch], self.schema)
-        return summarise(self.input.chunks(self.source, self._part("train")), self.schema)
+            return [self.dataset("train").batch]
+        return self.input.chunks(self.source, self._part("train"))
 
     def _part(self, name: Part) -> EventPart:
         return EventPart(self.parts, name)

@@ -4,9 +4,8 @@ Run as ``python density_ratio.py fit --config density_ratio.yaml`` or
 ``hepattn events/density_ratio fit``.
 """
 
-# B events
+# B events, M members, one without an ensemble
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,10 @@ from torch import Tensor, nn
 from hepattn.data.events import EventBatch
 from hepattn.experiments.events import plots
 from hepattn.experiments.events.data import EventData
+from hepattn.experiments.events.ensemble import Ensemble, mean_log_ratio, relative_spread
 from hepattn.experiments.events.module import DATA_LINKS, EventModule, EventNetwork, KernelName
 from hepattn.experiments.events.report import density_ratio_figures, print_figures
+from hepattn.experiments.events.subtraction import Subtraction, kept_share, quantiles_of_kept
 from hepattn.losses.density_ratio import DensityRatioLoss
 from hepattn.metrics.density_ratio import DensityRatioMetrics
 from hepattn.nn.event_schema import EventSchema
@@ -30,23 +31,6 @@ from hepattn.training.load import load_run
 from hepattn.training.module import ScheduleCallable
 from hepattn.training.optimizer import OptimizerCallable
 from hepattn.training.report import write_figures
-
-
-@dataclass(frozen=True)
-class Subtraction:
-    """Runs that say which share of the data is not what is wanted, such as prompt leptons.
-
-    Each was trained with data as numerator and the simulation of the unwanted part as denominator:
-    its ratio r is data over simulation, and an event of the data weighs 1 - 1 / r, or nothing where
-    r is below one.
-
-    Args:
-        numerator: Run for the numerator of this ratio, such as the tight region.
-        denominator: Run for its denominator, such as the loose region.
-    """
-
-    numerator: str
-    denominator: str
 
 
 class DensityRatio(EventModule):
@@ -65,9 +49,12 @@ class DensityRatio(EventModule):
         sdpa_kernels: Kernels among which torch's attention may choose; all by default.
         subtraction: Runs by whose ratios events are weighed down; none by default.
         truth: Auxiliary column with the true logarithm of the ratio, where a simulation knows it.
+        ensemble: Heads that each learn the ratio for themselves; one output by default. The ratio
+            is then their mean, and their spread its uncertainty.
 
     Raises:
-        ValueError: If there are not two classes, or the truth is no auxiliary column.
+        ValueError: If there are not two classes, the truth is no auxiliary column, or the ensemble
+            names another class.
     """
 
     def __init__(
@@ -84,20 +71,37 @@ class DensityRatio(EventModule):
         sdpa_kernels: list[KernelName] | None = None,
         subtraction: Subtraction | None = None,
         truth: str | None = None,
+        ensemble: Ensemble | None = None,
     ) -> None:
         if len(classes) != 2:
             raise ValueError(f"a density ratio is of two classes, not of {list(classes)}")
         if truth is not None and truth not in auxiliary:
             raise ValueError(f"truth={truth} must be one of data.auxiliary={list(auxiliary)}")
+        built = net if ensemble is None else lambda *given: ensemble.wrap(net(*given))
         super().__init__(
-            schema, 1, net, loss, optimizer, schedule, compile, attention_backend, sdpa_kernels
+            schema,
+            1 if ensemble is None else ensemble.dim,
+            built,
+            loss,
+            optimizer,
+            schedule,
+            compile,
+            attention_backend,
+            sdpa_kernels,
         )
+        self.ensemble = ensemble
+        self.num_members = 1 if ensemble is None else ensemble.num_members
+        norms = None if ensemble is None else ensemble.norms(classes)  # (2, M)
+        self.register_buffer("norms", norms, persistent=False)  # the config has them
         self.truth = None if truth is None else auxiliary.index(truth)
         self.variables = tuple(name for name in auxiliary if name != truth)
         self.shown = [auxiliary.index(name) for name in self.variables]
         self.subtraction = subtraction
         self.normalise = loss.numerator_share is not None  # then shapes are what is learned
         self.references: tuple[DensityRatio, DensityRatio] | None = None
+        is_clipped = subtraction is not None and subtraction.weight_clip_quantile is not None
+        # Of the denominator and the numerator; the training events say how much.
+        self.register_buffer("most_kept", torch.full((2,), torch.nan) if is_clipped else None)
         stages = ("val", "test")
         self.collected = nn.ModuleDict(
             {stage: DensityRatioMetrics(len(self.variables)) for stage in stages}
@@ -110,65 +114,98 @@ class DensityRatio(EventModule):
             # Denominator and numerator, as the labels are; a tuple is no part of the checkpoint.
             runs = (self.subtraction.denominator, self.subtraction.numerator)
             self.references = tuple(self._open(run, label) for label, run in enumerate(runs))
+        is_open = self.most_kept is not None and bool(self.most_kept.isnan().any())
+        if is_open and self.trainer.ckpt_path is None:
+            self.most_kept.copy_(self._find_most_kept())
 
     def _open(self, run: str, label: int) -> "DensityRatio":
         """Open the run whose ratio weighs events of a label down, and see that it can."""
         loaded = load_run(run)
-        module, weighting = loaded.module, getattr(loaded.data, "weighting", None)
-        if not isinstance(module, DensityRatio):
+        if not isinstance(loaded.module, DensityRatio):
             raise ConfigError(f"model.subtraction: {run} is no run of a density ratio")
+        module, data = loaded.module, self.trainer.datamodule
         if module.schema != self.schema or module.schema.kinds != self.schema.kinds:
             raise ConfigError(
                 f"model.subtraction: {run} was trained on other columns; use the same data.inputs"
             )
-        theirs = loaded.data.processes[1]
-        ours = self.trainer.datamodule.processes[label]
-        if theirs != ours:
+        if 1 < module.num_members != self.num_members > 1:
             raise ConfigError(
-                f"model.subtraction: {run} has the data {theirs} as numerator, and must have those "
-                f"that it weighs down, {ours}; are the two runs swapped?"
+                f"model.subtraction: {run} has {module.num_members} members, this run "
+                f"{self.num_members}; give both as many, or one of them no ensemble"
             )
-        rescaled = weighting.class_weights or weighting.resampling or module.loss.numerator_share
-        if rescaled is not None or not weighting.use_weights:
-            raise ConfigError(
-                f"model.subtraction: {run} must be a ratio of yields, without class weights, "
-                "resampling or numerator_share, and with the weights of the data"
-            )
+        share = module.loss.numerator_share
+        self.subtraction.check(run, loaded.data, share, data, label)
         return module.requires_grad_(False)
 
+    def _find_most_kept(self) -> Tensor:
+        """Where the shares that the subtraction leaves of the training events are cut (2)."""
+        parts = [
+            (batch.label, self._kept(batch).cpu())
+            for batch in self.trainer.datamodule.training_events()
+        ]
+        label, kept = (torch.cat(part) for part in zip(*parts, strict=True))
+        return quantiles_of_kept(kept, label, self.subtraction.weight_clip_quantile)
+
     @torch.no_grad()
+    def _kept(self, batch: EventBatch) -> Tensor:
+        """What the subtraction leaves of each event by each member (B, M) or by all (B, 1)."""
+        ratios = []
+        for reference in self.references:
+            reference.to(batch.weight.device)
+            ratios.append(reference.member_log_ratios(reference(batch)))  # (B, M or 1)
+        log_ratio = torch.where((batch.label == 1).unsqueeze(1), ratios[1], ratios[0])
+        return kept_share(log_ratio, self.subtraction.of)
+
+    def member_weights(self, batch: EventBatch) -> Tensor:
+        """Weights of the events for each member (B, M) or, all alike, (B, 1); without copies."""
+        weight = batch.weight.unsqueeze(1)  # (B, 1)
+        if self.references is None:
+            return weight
+        kept = self._kept(batch)
+        if self.most_kept is not None:
+            most = self.most_kept[(batch.label == 1).long()]  # (B)
+            kept = torch.minimum(kept, most.unsqueeze(1))
+        return weight * (kept if self.num_members > 1 else kept.mean(1, keepdim=True))
+
     def weights(self, batch: EventBatch) -> Tensor:
         """Weights of the events (B), less what the subtraction takes away."""
-        if self.references is None:
-            return batch.weight
-        weight = batch.weight
-        for label, reference in enumerate(self.references):
-            reference.to(weight.device)
-            # More simulation than data is a fluctuation: then nothing is left.
-            keep = (1 - (-reference.log_ratio(reference(batch))).exp()).clamp(min=0)  # (B)
-            weight = torch.where(batch.label == label, weight * keep, weight)
-        return weight
+        return self.member_weights(batch).mean(1)
+
+    def member_log_ratios(self, outputs: Tensor) -> Tensor:
+        """Logarithm of the ratio by each member (B, M)."""
+        return self.loss.log_ratio(outputs)
 
     def log_ratio(self, outputs: Tensor) -> Tensor:
-        """Logarithm of the ratio (B) that outputs (B, 1) stand for."""
-        return self.loss.log_ratio(outputs.squeeze(1))
+        """Logarithm of the ratio (B) that outputs (B, M) stand for, the mean of all members."""
+        return mean_log_ratio(self.member_log_ratios(outputs))
 
     def losses(self, batch: EventBatch, outputs: Tensor) -> dict[str, Tensor]:
-        """The one loss, whose minimum is at the ratio."""
-        return {"ratio": self.loss(outputs.squeeze(1), batch.label, self.weights(batch))}
+        """The mean of the members' losses; the minimum of each is at the ratio."""
+        weight = self.member_weights(batch)  # (B, M or 1)
+        if self.ensemble is not None:
+            weight = weight * self.norms[(batch.label == 1).long()]
+            if self.training and self.ensemble.poisson_bootstrap:
+                weight = weight * self.ensemble.copies(batch)
+        terms, skipped = [], []
+        for f, own in zip(outputs.unbind(1), weight.expand_as(outputs).unbind(1), strict=True):
+            terms.append(self.loss(f, batch.label, own))
+            skipped.append(self.loss.skipped)
+        self.loss.skipped = torch.stack(skipped).all()
+        return {"ratio": torch.stack(terms).mean()}
 
     def update_metrics(self, stage: str, batch: EventBatch, outputs: Tensor) -> None:
         """Collect the ratios of validation and test events."""
         super().update_metrics(stage, batch, outputs)
         if stage in self.collected:
             truth = None if self.truth is None else batch.auxiliary[:, self.truth]
-            weight = self.weights(batch)
+            log_ratio = self.member_log_ratios(outputs)
             self.collected[stage].update(
-                self.log_ratio(outputs),
+                mean_log_ratio(log_ratio),
                 batch.label,
-                weight,
+                self.weights(batch),
                 batch.auxiliary[:, self.shown],
                 truth,
+                None if self.ensemble is None else relative_spread(log_ratio),
             )
 
     def log_metrics(self, stage: str) -> None:
@@ -184,13 +221,21 @@ class DensityRatio(EventModule):
         self.log_dict({f"{stage}/{name}": value for name, value in figures.items()}, sync_dist=True)
 
     def predictions(self, batch: EventBatch, outputs: Tensor) -> dict[str, Tensor]:
-        """One row an event: its row in the source, label, weight and logarithm of the ratio."""
-        return {
+        """One row an event: its row in the source, label, weight and logarithm of the ratio.
+
+        Of an ensemble also what each member says, and the spread of their ratios over the mean.
+        """
+        log_ratio = self.member_log_ratios(outputs).float()  # (B, M)
+        columns = {
             "event": batch.index,
             "label": batch.label,
             "weight": self.weights(batch),
-            "log_ratio": self.log_ratio(outputs).float(),
+            "log_ratio": mean_log_ratio(log_ratio),
         }
+        if self.ensemble is not None:
+            columns["spread"] = relative_spread(log_ratio)
+            columns |= {f"log_ratio_{m}": own for m, own in enumerate(log_ratio.unbind(1))}
+        return columns
 
     @rank_zero_only
     def _write_evaluation(self, collected: DensityRatioMetrics, figures: dict[str, float]) -> None:

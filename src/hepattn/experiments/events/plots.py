@@ -2,7 +2,7 @@
 
 # J events, C classes
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hepattn.metrics.density_ratio import Closure
-from hepattn.metrics.event_classification import EventMetrics
+from hepattn.metrics.event_classification import EventMetrics, Group
 from hepattn.metrics.significance import SignificanceScan
 from hepattn.training.figures import new_figure
 
@@ -20,28 +20,27 @@ NUM_BINS = 40
 PASSING = (1.0, 0.5, 0.2, 0.05)  # shares of the background that sculpting is looked at for
 
 
-def plot_roc(metrics: EventMetrics, signal: Sequence[int], background: Sequence[int]) -> Figure:
-    """Draw the ROC curve, and background rejection against signal efficiency.
+def plot_roc(metrics: EventMetrics, groups: Mapping[str, tuple[Group, Group]]) -> Figure:
+    """Draw ROC curves, and background rejection against signal efficiency.
 
     Args:
         metrics: What was collected.
-        signal: Numbers of the signal classes.
-        background: Numbers of the background classes.
+        groups: For each curve by its name the numbers of the signal and background classes.
     """
     figure, (left, right) = new_figure(2)
-    passed, kept = (x.cpu().numpy() for x in metrics.roc(signal, background))
-    left.plot(passed, kept)
+    for name, (signal, background) in groups.items():
+        passed, kept = (x.cpu().numpy() for x in metrics.roc(signal, background))
+        left.plot(passed, kept, label=f"{name}, AUC {metrics.area(signal, background):.3f}")
+        some = passed > 0
+        right.plot(kept[some], 1 / passed[some])
     left.plot([0, 1], [0, 1], color="grey", linestyle=":")
     left.set(xlabel="background efficiency", ylabel="signal efficiency", xlim=(0, 1), ylim=(0, 1))
-    some = passed > 0
-    right.plot(kept[some], 1 / passed[some])
+    left.legend(fontsize="small", loc="lower right")
     right.set(xlabel="signal efficiency", ylabel="background rejection", yscale="log", xlim=(0, 1))
     return figure
 
 
-def plot_precision(
-    metrics: EventMetrics, signal: Sequence[int], background: Sequence[int]
-) -> Figure:
+def plot_precision(metrics: EventMetrics, signal: Group, background: Group) -> Figure:
     """Draw precision against recall, at the shares of signal and background of the test.
 
     Args:
@@ -60,7 +59,11 @@ def plot_precision(
 
 
 def plot_scores(
-    metrics: EventMetrics, classes: Sequence[str], signal: Sequence[int], background: Sequence[int]
+    metrics: EventMetrics,
+    classes: Sequence[str],
+    signal: Group,
+    background: Group,
+    name: str = "signal",
 ) -> Figure:
     """Draw the score of the signal, and the discriminant ln(p_signal / p_background), by class.
 
@@ -68,19 +71,23 @@ def plot_scores(
         metrics: What was collected.
         classes: Names of the classes.
         signal: Numbers of the signal classes.
-        background: Numbers of the background classes.
+        background: Numbers of the background classes; of all others it is ln(p / (1 - p)).
+        name: What the signal is called.
     """
     figure, (left, right) = new_figure(2)
     _, label, weight = (x.cpu() for x in metrics.collected())
     odds = metrics.odds(signal, background).cpu()  # (J)
-    for axis, x, edges, name in (
-        (left, odds.sigmoid(), np.linspace(0, 1, NUM_BINS + 1), "signal probability"),
-        (right, odds, _edges(odds), "ln(p$_{signal}$ / p$_{background}$)"),
+    ratio = "ln(p$_{signal}$ / p$_{background}$)"
+    if len(signal) + len(background) == len(classes):
+        ratio = f"ln(p / (1 $-$ p)) of {name}"
+    for axis, x, edges, title in (
+        (left, odds.sigmoid(), np.linspace(0, 1, NUM_BINS + 1), f"probability of {name}"),
+        (right, odds, _edges(odds), ratio),
     ):
         for place, label_name in enumerate(classes):
             own = label == place
             _draw_histogram(axis, x[own], weight[own], edges, label_name)
-        axis.set(xlabel=name, ylabel="density", yscale="log")
+        axis.set(xlabel=title, ylabel="density", yscale="log")
         axis.legend(fontsize="small")
     return figure
 
@@ -105,8 +112,8 @@ def plot_sculpting(
     metrics: EventMetrics,
     column: Tensor,
     name: str,
-    signal: Sequence[int],
-    background: Sequence[int],
+    signal: Group,
+    background: Group,
 ) -> Figure:
     """Draw a column among the background that passes harder and harder cuts on the score.
 
@@ -149,7 +156,8 @@ def plot_closure(closures: Sequence[Closure], names: Sequence[str]) -> Figure:
         centre, width = (edges[1:] + edges[:-1]) / 2, np.maximum(np.diff(edges), 1e-9)
         above.errorbar(centre, numerator / width, error / width, fmt="o", ms=3, label="numerator")
         above.stairs(denominator / width, edges, label="denominator · ratio")
-        above.set(ylabel="weight per unit", yscale="log")
+        is_positive = (numerator > 0).any() or (denominator > 0).any()  # a subtraction leaves none
+        above.set(ylabel="weight per unit", yscale="log" if is_positive else "linear")
         above.legend(title=f"χ²/ndf = {closure.chi2_per_ndf():.2f}", fontsize="small")
         some = denominator > 0
         quotient = numerator[some] / denominator[some]

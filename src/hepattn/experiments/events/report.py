@@ -51,6 +51,9 @@ def classification_figures(
         "accuracy": metrics.accuracy(),
         "auc": metrics.auc(),
         "average_precision": metrics.average_precision(signal, background),
+        "auc_one_against_rest": {
+            classes[own]: metrics.area(*pair) for own, pair in metrics.one_against_rest().items()
+        },
         "f1": dict(zip(classes, metrics.f1().tolist(), strict=True)),
         "calibration_error": metrics.reliability().error(),
         "rejection": {k: r._asdict() for k, r in rejections.items() if r is not None},
@@ -78,6 +81,9 @@ def density_ratio_figures(
         normalise: Whether the closure is one of shapes alone.
     """
     figures = {"ratio_error": metrics.error(), "effective_share": metrics.effective_share()}
+    figures |= {f"log_ratio_{name}": value for name, value in metrics.moments().items()}
+    if (uncertainty := metrics.uncertainty()) is not None:
+        figures |= dict(zip(("spread", "within_spread"), uncertainty, strict=True))
     for place, name in enumerate(variables):
         figures[f"chi2_per_ndf_{name}"] = metrics.closure(place, normalise=normalise).chi2_per_ndf()
     return figures

@@ -8,12 +8,14 @@ the optimiser's own rate. In a config::
       class_path: hepattn.training.schedules.OneCycle
       init_args: {max_lr: 1.0e-4}
 
-Optimiser and number of steps come from the module.
+Optimiser and number of steps come from the module. `Other` takes schedules of torch and of
+packages.
 """
 
 from hepattn.training.schedules.base import Schedule
 from hepattn.training.schedules.formulas import Attention, FlatThenDecay, SqrtExp
 from hepattn.training.schedules.one_cycle import OneCycle
+from hepattn.training.schedules.other import Other
 from hepattn.training.schedules.plateau import Plateau
 from hepattn.training.schedules.warmup import Constant, Cosine, Linear
 
@@ -24,6 +26,7 @@ __all__ = [
     "FlatThenDecay",
     "Linear",
     "OneCycle",
+    "Other",
     "Plateau",
     "Schedule",
     "SqrtExp",
