@@ -15,13 +15,15 @@ else
   TORCH_WHEEL := torch==$(TORCH)
 endif
 
+PYTEST := OMP_NUM_THREADS=1 $(PREFIX)python -m pytest -n auto --dist worksteal
 DEVICE := $(if $(HAS_GPU),--config gpu)
 
-.PHONY: help setup demo test lint bench docs
+.PHONY: help setup demo test slow lint bench docs
 
 help:
 	@echo "make demo   simulate events, train the hit filter for a few minutes, evaluate it"
-	@echo "make test   run the tests"
+	@echo "make test   run the tests, but those that take more than ten seconds each"
+	@echo "make slow   run these"
 	@echo "make lint   check style, formatting and the direction of imports"
 	@echo "make bench  time attention, encoders and the TrackML hot paths against their peers"
 	@echo "make docs   build the documentation into site/"
@@ -39,7 +41,10 @@ demo: $(READY)
 	$(PREFIX)hepattn trackml/hit_filter test $(DEVICE)
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(PREFIX)python -m pytest -n auto --dist worksteal
+	$(PYTEST) -m "not slow"
+
+slow: $(READY)
+	$(PYTEST) -m slow
 
 lint: $(READY)
 	$(PREFIX)ruff check

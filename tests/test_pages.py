@@ -4,7 +4,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,14 +14,14 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 
 
-def follow(page: Path, folder: Path) -> str:
+def follow(page: Path, folder: Path, python: Path) -> str:
     """Run all bash blocks of a page as one script that stops at the first failure."""
     blocks = re.findall(r"^```bash\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
     assert blocks
     commands = folder / "bin"
     commands.mkdir()
     for name, target in {"python": "", "hepattn": "-m hepattn.cli "}.items():
-        (commands / name).write_text(f'#!/bin/bash\nexec {sys.executable} {target}"$@"\n')
+        (commands / name).write_text(f'#!/bin/bash\nexec {python} {target}"$@"\n')
         (commands / name).chmod(0o755)
     work = folder / "work"
     work.mkdir()
@@ -54,9 +53,9 @@ def files_in(table: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_the_tutorial_runs_and_shows_what_it_says(tmp_path: Path) -> None:
+def test_the_tutorial_runs_and_shows_what_it_says(tmp_path: Path, python: Path) -> None:
     page = DOCS / "tutorial.md"
-    output = follow(page, tmp_path)
+    output = follow(page, tmp_path, python)
     run = tmp_path / "work" / "runs" / "hit_filter"
     names = files_in(page.read_text())
     assert "config.yaml" in names
@@ -72,8 +71,10 @@ def test_the_tutorial_runs_and_shows_what_it_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_experiment_outside_of_the_package_does_what_its_page_says(tmp_path: Path) -> None:
-    output = follow(DOCS / "own_experiment.md", tmp_path)
+def test_an_experiment_outside_of_the_package_does_what_its_page_says(
+    tmp_path: Path, python: Path
+) -> None:
+    output = follow(DOCS / "own_experiment.md", tmp_path, python)
     run = tmp_path / "work" / "runs" / "my_experiment"
     for name in (
         "split.json",

@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 ROOT = Path(__file__).parents[1]
-TASKS = {"demo", "test", "lint", "bench", "docs"}
+TASKS = {"demo", "test", "slow", "lint", "bench", "docs"}
 
 
 @pytest.fixture

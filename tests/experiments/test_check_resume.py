@@ -27,8 +27,13 @@ CASES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_a_killed_training_ends_as_one_that_was_left_alone(
-    name: str, simulated_cache: Path, tmp_path: Path
+    name: str,
+    python: Path,
+    simulated_cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("sys.executable", str(python))
     command, log = [*CASES[name], *ON_CPU], tmp_path / "log.txt"
     found = kill_and_resume(command, tmp_path, kills=2, log=log)
     assert not found.differences

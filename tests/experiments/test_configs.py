@@ -14,7 +14,7 @@ SMALL = {
     "trackml": ["--data.num_simulated", "4", "--data.simulation.num_particles", "50"],
     "jets": ["--data.num_simulated", "60", "--data.batch_size", "8"],
     "events": ["--data.num_simulated", "400", "--data.batch_size", "16"],
-    "xec": ["--data.num_simulated", "60", "--data.batch_size", "4"],
+    "xec": ["--data.num_simulated", "30", "--data.batch_size", "2"],
     "hypervae": ["--data.num_simulated", "60", "--data.batch_size", "8"],
 }
 ON_CPU = ["--trainer.accelerator", "cpu", "--trainer.precision", "32-true"]

@@ -5,7 +5,6 @@ import re
 import signal
 import stat
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,11 +32,11 @@ SCONTROL = 'echo "$@" >> "$FAKE/scontrol"\n'
 class Cluster:
     """Submits the template as SLURM would: its options as variables, its body in bash."""
 
-    def __init__(self, folder: Path, cache: Path) -> None:
+    def __init__(self, folder: Path, cache: Path, python: Path) -> None:
         self.folder = folder
         commands = folder / "bin"
         commands.mkdir()
-        entry = f'exec {sys.executable} -m hepattn.cli "$@"\n'
+        entry = f'exec {python} -m hepattn.cli "$@"\n'
         for name, text in {"srun": SRUN, "scontrol": SCONTROL, "hepattn": entry}.items():
             file = commands / name
             file.write_text("#!/bin/bash\n" + text)
@@ -78,10 +77,10 @@ class Cluster:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Cluster:
+def cluster(tmp_path: Path, python: Path) -> Cluster:
     folder = tmp_path / "submitted"
     folder.mkdir()
-    return Cluster(folder, tmp_path / "cache")
+    return Cluster(folder, tmp_path / "cache", python)
 
 
 def wait_for(what: Callable[[], object], job: subprocess.Popen[str], seconds: int = 120) -> None:

@@ -42,7 +42,7 @@ def inner_workings(draw: st.DrawFn) -> ExitStack:
 
 
 @any_backend
-@settings(draws, max_examples=200)
+@settings(draws, max_examples=80)
 @given(data=st.data())
 def test_matches_the_definition_forward_and_backward(backend: str, data: st.DataObject) -> None:
     case = data.draw(cases(backend))

@@ -22,7 +22,7 @@ from reference.attention_cases import cases, dense_reference, plan_on
 draws = settings(
     derandomize=True,
     deadline=None,
-    max_examples=150,
+    max_examples=60,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 calls: list[dict[str, object]] = []

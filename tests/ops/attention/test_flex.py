@@ -27,7 +27,7 @@ from hepattn.ops.attention import (
 from reference.attention import Case, assert_same, make_case, prefix_valid
 from reference.attention_cases import cases, dense_reference, plan_on
 
-draws = settings(derandomize=True, deadline=None, max_examples=200)
+draws = settings(derandomize=True, deadline=None, max_examples=80)
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 # Torch's compiler warns about torch itself, a cache that it looks through and biases that other
 # functions computed.

@@ -46,7 +46,7 @@ def events(draw: st.DrawFn, *, is_cross: bool) -> Case:
     return case
 
 
-@settings(derandomize=True, deadline=None, max_examples=300)
+@settings(derandomize=True, deadline=None, max_examples=120)
 @given(
     case=st.booleans().flatmap(lambda is_cross: events(is_cross=is_cross)),
     block=st.integers(1, 6),
