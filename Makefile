@@ -22,7 +22,7 @@ DEVICE := $(if $(HAS_GPU),--config gpu)
 
 help:
 	@echo "make demo   simulate events, train the hit filter for a few minutes, evaluate it"
-	@echo "make test   run the tests, but those that take more than ten seconds each"
+	@echo "make test   run the tests, but those that take longest"
 	@echo "make slow   run these"
 	@echo "make lint   check style, formatting and the direction of imports"
 	@echo "make bench  time attention, encoders and the TrackML hot paths against their peers"
@@ -44,7 +44,7 @@ test: $(READY)
 	$(PYTEST) -m "not slow"
 
 slow: $(READY)
-	$(PYTEST) -m slow
+	$(PYTEST) -m slow $(TESTS)
 
 lint: $(READY)
 	$(PREFIX)ruff check

@@ -144,6 +144,7 @@ trainer: {max_epochs: 1, accelerator: cpu}
 """
 
 
+@pytest.mark.slow
 def test_the_classes_of_a_script_live_once(tmp_path: Path) -> None:
     """The config names a class of the script, whose base is the type that the module wants."""
     folder = tmp_path / "mine"

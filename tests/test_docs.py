@@ -64,6 +64,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*untrained weights")
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
 @pytest.mark.filterwarnings("ignore:no model.pretrained.path is given")
@@ -90,6 +91,7 @@ def test_experiment_commands_run(command: str, workplace: Path) -> None:
         script.main([*words[2:], *SMALL[script.__package__.split(".")[-1]], *BRIEF])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command", [c for c in commands("hepattn events/") if REAL & set(c.split())]
 )

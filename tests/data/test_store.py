@@ -42,6 +42,7 @@ def test_a_store_of_a_real_event_reads_like_its_source(
     assert same(stored.read(0), open_events(source).read(0))
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_same_store(raw_events: Path, store: Path, tmp_path: Path) -> None:
     archive = make_zip(raw_events, tmp_path / "events.zip")
     other = prepare(archive, tmp_path / "other", num_workers=2, progress=False)

@@ -35,6 +35,8 @@ from hepattn.nn.normalise import Feature
 from hepattn.simulate.tracker import TrackerConfig
 from hepattn.training.parser import Parser
 
+pytestmark = pytest.mark.slow
+
 SHIPPED = yaml.safe_load(CONFIG.read_text())
 SMALL = {"encoder.dim": 16, "encoder.depth": 1, "decoder.depth": 2}
 OPTIONS = ["--seeds", "0", "--epochs", "1", "--num_simulated", "6", "--data.batch_size", "2"]

@@ -77,6 +77,7 @@ class Stop(Callback):
             raise InterruptedError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interval", ["1.0", "0.5"])
 def test_no_state_is_saved_between_a_batch_and_the_validation_after_it(
     interval: str, simulated_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -23,6 +23,8 @@ from hepattn.nn.event_schema import EventSchema
 from hepattn.nn.normalise import Feature
 from hepattn.training.load import load_run
 
+pytestmark = pytest.mark.slow
+
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
 FEW = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "8"]
 FEW += ["--data.num_simulated", "1500", "--data.batch_size", "64"]

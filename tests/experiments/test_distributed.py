@@ -14,6 +14,8 @@ from torch.testing import assert_close
 from experiments.test_configs import ON_CPU
 from hepattn import cli
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class Case:

@@ -60,6 +60,7 @@ def test_test_writes_figures_and_plots(trained: Path) -> None:
     assert plots == drawn | {"sculpting_m_jj"}
 
 
+@pytest.mark.slow
 def test_each_of_several_classes_is_drawn_against_the_rest(
     simulated_cache: Path, tmp_path: Path
 ) -> None:
@@ -191,6 +192,7 @@ def test_loss_of_the_first_steps_is_the_golden_one(simulated_cache: Path, tmp_pa
     assert loss == pytest.approx(GOLDEN_LOSS, rel=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", ["set_transformer.yaml", "particle_transformer.yaml"])
 @pytest.mark.parametrize("name", REAL)
 def test_real_events_train_and_are_evaluated(
@@ -219,6 +221,7 @@ def test_ratio_of_a_run_is_close_to_the_true_one(simulated_cache: Path, tmp_path
     assert {path.stem for path in folder.glob("*.png")} == {"closure", "ratio"}
 
 
+@pytest.mark.slow
 def test_prompt_events_are_subtracted_by_the_ratios_of_earlier_runs(
     simulated_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

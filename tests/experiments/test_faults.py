@@ -15,6 +15,8 @@ from experiments.test_configs import ON_CPU, SMALL
 from hepattn import cli
 from hepattn.training.weights import read_weights
 
+pytestmark = pytest.mark.slow
+
 # one of each room
 EXPERIMENTS = ("trackml/hit_filter", "jets/tag", "events/classify", "hypervae/train", "xec/mae")
 CONFIGS = {"jets/tag": ["--config", "pfn"], "events/classify": ["--config", "mlp"]}

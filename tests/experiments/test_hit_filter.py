@@ -114,6 +114,7 @@ def test_a_configured_threshold_beats_the_checkpoints(trained: Path) -> None:
     np.testing.assert_array_equal(rows["keep"], rows["score"].to_numpy() >= 0.25)
 
 
+@pytest.mark.slow
 def test_a_second_evaluation_keeps_the_first(trained: Path) -> None:
     first, second = evaluate("test", trained), evaluate("test", trained)
     assert first != second

@@ -62,6 +62,7 @@ def test_generated_files_are_jets_in_physical_units(generated: Path) -> None:
     assert (np.diff(np.where(mask, particles[..., 2], 0), axis=1) <= 1e-6).all()
 
 
+@pytest.mark.slow
 def test_test_writes_the_state_of_the_latent_space_and_where_jets_are_in_it(
     trained: Path,
 ) -> None:
@@ -111,6 +112,7 @@ def test_wrong_options_of_the_generation_are_named(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_evaluation_compares_with_truth_beside_truth(
     generated: Path, simulated_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,6 +28,8 @@ from hepattn.simulate.tracker import TrackerConfig, simulate_events
 from hepattn.training.cli import run
 from hepattn.training.figures import save_figure
 
+pytestmark = pytest.mark.slow
+
 DATA = ["--data.num_simulated", "6", "--data.batch_size", "2"]
 DATA += ["--data.simulation.num_particles", "50"]
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.log_every_n_steps", "1"]

@@ -14,6 +14,8 @@ from hepattn.deploy.weights import from_pretrained, main
 from hepattn.simulate.jets import JetConfig, simulate_jets
 from hepattn.training.load import LoadedRun, load_run
 
+pytestmark = pytest.mark.slow
+
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
 SHORT = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2"]
 SHORT += ["--trainer.log_every_n_steps", "1"]

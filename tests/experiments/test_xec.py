@@ -19,6 +19,8 @@ from hepattn.physics import xec
 from hepattn.training.figures import new_figure
 from hepattn.training.load import load_run
 
+pytestmark = pytest.mark.slow
+
 NUM_EVENTS, NUM_BLIND = 30, 12
 SPLIT = {"train": 0.5, "val": 0.25, "test": 0.25, "calib": 0.0}
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]

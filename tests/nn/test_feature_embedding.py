@@ -320,6 +320,7 @@ def test_two_norms_at_once_are_refused() -> None:
         PostEmbeddingOptions(dropout=-0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the exporter, about itself
 def test_an_exported_embedding_gives_the_same_vectors(tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra deploy")

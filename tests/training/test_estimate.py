@@ -51,6 +51,7 @@ def test_memory_is_that_of_the_tensors(in_tmp_path: Path) -> None:
     assert small["peak_bytes"] > 1e8
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_tmp_path")
 def test_the_tool_says_what_an_experiment_takes(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
