@@ -54,6 +54,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory, simulated_cache: Path) -> 
     return root / "tracking"
 
 
+def test_tools_look_into_a_run(trained: Path) -> None:
+    folder = str(trained)
+    for command in (["attention-maps", folder, "--num", "1"], ["profile", folder]):
+        assert cli.main(command) == 0
+    assert (trained / "eval" / "attention_maps" / "layers.json").is_file()
+    assert (trained / "deploy" / "profile" / "layers.csv").is_file()
+
+
 @pytest.fixture(scope="module")
 def tested(trained: Path) -> Path:
     return evaluate("test", trained)
