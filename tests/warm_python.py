@@ -29,11 +29,13 @@ with socket.socket(socket.AF_UNIX) as server:
     socket.send_fds(server, [len(message).to_bytes(8, "big")], [0, 1, 2])
     server.sendall(message)
     process = int(server.recv(16))
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    passed_on = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    for number in passed_on:
         signal.signal(number, lambda number, _: os.kill(process, number))
     code = int(server.recv(16))
+for number in passed_on:
+    signal.signal(number, signal.SIG_DFL)
 if code < 0:
-    signal.signal(-code, signal.SIG_DFL) if code != -9 else None
     os.kill(os.getpid(), -code)
 sys.exit(code)
 """

@@ -54,14 +54,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory, simulated_cache: Path) -> 
     return root / "tracking"
 
 
-def test_tools_look_into_a_run(trained: Path) -> None:
-    folder = str(trained)
-    for command in (["attention-maps", folder, "--num", "1"], ["profile", folder]):
-        assert cli.main(command) == 0
-    assert (trained / "eval" / "attention_maps" / "layers.json").is_file()
-    assert (trained / "deploy" / "profile" / "layers.csv").is_file()
-
-
 @pytest.fixture(scope="module")
 def tested(trained: Path) -> Path:
     return evaluate("test", trained)
@@ -143,6 +135,14 @@ def scores_by_definition(raw: Path, tracks: Tracks) -> list[float]:
                 gained += sum(weight[hit] for hit in hits if owner[hit] == particle)
         scores.append(gained / sum(weight.values()))
     return scores
+
+
+def test_tools_look_into_a_run(trained: Path) -> None:
+    folder = str(trained)
+    for command in (["attention-maps", folder, "--num", "1"], ["profile", folder]):
+        assert cli.main(command) == 0
+    assert (trained / "eval" / "attention_maps" / "layers.json").is_file()
+    assert (trained / "deploy" / "profile" / "layers.csv").is_file()
 
 
 def test_a_trial_run_leaves_nothing(simulated_cache: Path, tmp_path: Path) -> None:

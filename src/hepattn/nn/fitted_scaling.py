@@ -221,5 +221,4 @@ class LogitCurve(nn.Module):
 
 
 def _squeezed_logit(x: Tensor) -> Tensor:
-    u = LOGIT_EDGE + (1 - 2 * LOGIT_EDGE) * x.clamp(0, 1)
-    return u.log() - (-u).log1p()
+    return torch.logit(LOGIT_EDGE + (1 - 2 * LOGIT_EDGE) * x.clamp(0, 1))

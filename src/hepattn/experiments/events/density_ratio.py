@@ -175,10 +175,6 @@ class DensityRatio(EventModule):
         """Logarithm of the ratio by each member (B, M)."""
         return self.loss.log_ratio(outputs)
 
-    def log_ratio(self, outputs: Tensor) -> Tensor:
-        """Logarithm of the ratio (B) that outputs (B, M) stand for, the mean of all members."""
-        return mean_log_ratio(self.member_log_ratios(outputs))
-
     def losses(self, batch: EventBatch, outputs: Tensor) -> dict[str, Tensor]:
         """The mean of the members' losses; the minimum of each is at the ratio."""
         weight = self.member_weights(batch)  # (B, M or 1)

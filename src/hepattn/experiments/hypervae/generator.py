@@ -72,7 +72,6 @@ class Generator(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(batch.index[0]))
             latent = torch.randn(len(jet), self.net.latent_dim)
-            known = torch.cat([latent, self.net.frame_of(jet, batch.label).conditions], -1)
-            draws = self.net.topology.draw(known)
+            draws = self.net.topology.draw(latent)
             noise = self.net.decoder.draw(draws, latent.dtype)
         return batch.label, transverse_momentum(jet), rapidity(jet), latent, draws, noise

@@ -82,7 +82,7 @@ class CategoricalTopology(nn.Module):
         return self.net(jet).softmax(-1).mean(0)
 
     def draw(self, jet: Tensor) -> Tensor:
-        """Random numbers (B, N) with which `choose` chooses for jets (B, dim_in)."""
+        """Random numbers (B, N) with which `choose` chooses, for as many jets as (B, ...) has."""
         return jet.new_empty(len(jet), self.num_slots).exponential_()
 
     @torch.no_grad()
@@ -156,7 +156,7 @@ class ConcreteTopology(nn.Module):
         return torch.cat([numbers[:, :1] + numbers[:, 1:2], numbers[:, 2:]], 1).mean(0)
 
     def draw(self, jet: Tensor) -> Tensor:
-        """Random numbers (B, N) with which `choose` chooses for jets (B, dim_in)."""
+        """Random numbers (B, N) with which `choose` chooses, for as many jets as (B, ...) has."""
         return torch.rand(len(jet), self.num_slots, dtype=jet.dtype, device=jet.device)
 
     @torch.no_grad()
