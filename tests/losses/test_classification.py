@@ -62,6 +62,17 @@ def test_padding_gets_no_gradient_and_an_empty_batch_no_loss(
     assert loss(logit, label, torch.zeros_like(valid)) == 0
 
 
+@pytest.mark.parametrize("positive", [3.0, "batch"])
+def test_a_token_that_weighs_two_counts_as_two(positive: float | str) -> None:
+    logit, label = torch.randn(1, 4), torch.tensor([[True, False, True, False]])
+    weight = torch.tensor([[1.0, 2.0, 1.0, 0.0]])
+    twice = [0, 1, 1, 2]
+    loss = BinaryCrossEntropy(positive)
+    assert_close(
+        loss(logit, label, weight), loss(logit[:, twice], label[:, twice], label.new_ones(1, 4))
+    )
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -63,9 +63,27 @@ def test_chosen_hits_get_the_logits_that_they_get_among_all() -> None:
     x, valid = random_hits((12, 7))
     chosen = (torch.rand(valid.shape) < 0.4) & valid
     scores = net.score(x, valid, chosen)
-    assert_close(scores.hit, net(x, valid).masked_fill(~chosen, 0.0))
+    assert_close(scores.hit, net.score(x, valid, valid).hit.masked_fill(~chosen, 0.0))
     assert scores.anchor.shape[1] == chosen.sum(1).max()
     assert scores.valid.any(-1).sum() == chosen.sum()
+
+
+def test_messages_pass_among_the_chosen_hits() -> None:
+    net = make()
+    x, valid = random_hits((12, 7))
+    chosen = (torch.rand(valid.shape) < 0.6) & valid
+    scores = net.score(x, valid, chosen)
+    out = net.exchange(scores)
+    assert (out[~chosen] == 0).all()
+    assert (out != scores.hit)[chosen].all()
+    alone = [net.exchange(net.score(x[i, None], valid[i, None], chosen[i, None])) for i in (0, 1)]
+    assert_close(out, torch.cat(alone), atol=1e-5, rtol=1e-4)
+    first = torch.zeros_like(valid)
+    first[:, 0] = True  # no hit is left to hear from
+    lonely = net.score(x, valid, first)
+    silent = lonely._replace(valid=torch.zeros_like(lonely.valid))
+    assert_close(net.exchange(lonely), net.exchange(silent))
+    assert not torch.equal(out[chosen], net.exchange(net.score(x, valid, valid))[chosen])
 
 
 def test_partners_are_places_in_the_order_of_the_input() -> None:

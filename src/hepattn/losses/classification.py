@@ -35,13 +35,13 @@ class BinaryCrossEntropy(nn.Module):
         Args:
             logit: Scores before the sigmoid (B, N).
             label: True for positive tokens (B, N).
-            valid: True for real tokens (B, N).
+            valid: True for real tokens, or how much each weighs (B, N).
 
         Returns:
             A scalar; zero for a batch without real tokens.
         """
         if self.positive_weight == "batch":
-            positive = mean_over_processes((label & valid).sum())
+            positive = mean_over_processes((label * valid).sum())
             weight = (mean_over_processes(valid.sum()) - positive) / torch.where(
                 positive == 0, 1, positive
             )

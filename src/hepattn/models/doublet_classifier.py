@@ -1,7 +1,7 @@
 """One logit for each hit, from the doublets that it could share a track with."""
 
 # B events, N hits, F features, M anchors, C candidates, K doublets of an anchor that attend,
-# D features of a doublet, G gates
+# D features of a doublet, G gates, W features of a hit
 
 import math
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hepattn.nn.attention import Attention, AttentionOptions
 from hepattn.nn.dense import Dense
+from hepattn.nn.doublet_messages import DoubletGraph, DoubletMessages
 from hepattn.nn.doublets import DoubletEmbedding, DoubletFinder, Doublets
 from hepattn.nn.encoder_layer import EncoderLayer
 from hepattn.nn.normalise import Feature, Normalise
@@ -27,7 +28,7 @@ class DoubletScores(NamedTuple):
     """What the network makes of some hits of each event, the anchors.
 
     Attributes:
-        hit: Logits of the hits (B, N), zero where a hit is no anchor.
+        hit: Logits of the hits, each from its own doublets (B, N), zero where a hit is no anchor.
         chosen: True for the hits that are anchors (B, N).
         anchor: Place of each anchor among the hits (B, M).
         partner: Place of the other hit of its candidates (B, M, C).
@@ -35,6 +36,8 @@ class DoubletScores(NamedTuple):
         screen: Logits of the candidates (B, M, C): are both hits of one particle?
         attended: Which candidates attend to each other (B, M, K).
         doublet: Logits of these, after they did (B, M, K).
+        tokens: What the network knows of these (B, M, K, D).
+        known: What it knows of the anchors (B, M, 2 W).
     """
 
     hit: Tensor
@@ -45,10 +48,12 @@ class DoubletScores(NamedTuple):
     screen: Tensor
     attended: Tensor
     doublet: Tensor
+    tokens: Tensor
+    known: Tensor
 
 
 class DoubletClassifier(nn.Module):
-    """Embed the doublets of a hit, let them attend to each other, add them up, classify the hit.
+    """Let the doublets of each hit attend to each other, then hits exchange messages along them.
 
     Of the candidates that the finder names, those attend that a small network, the screen, finds
     the likeliest.
@@ -56,9 +61,10 @@ class DoubletClassifier(nn.Module):
     The hits of a track make doublets with a hit that agree in bend and in slope, and accidental
     doublets rarely do. So the doublets of one hit attend to those at the same bend and slope, by
     a rotary encoding: a triplet is two doublets that see each other. A doublet sees itself, so that
-    attention shows how many others agree, and gates, not a softmax, add the doublets up.
-    Neighbouring hits are seen through doublets only; each hit is classified for itself, so that
-    training can look at a few hits of many events.
+    attention shows how many others agree, and gates, not a softmax, add the doublets up. This is
+    what `score` computes: each hit is classified for itself, so that training can look at a few
+    hits of many events. Then `exchange` lets hits send messages along their doublets, both ways,
+    and corrects the logits, which needs all the hits of a neighbourhood.
 
     Args:
         features: Columns of the input, in order: ``phi`` in radians, ``r`` and ``z`` in mm, and
@@ -71,8 +77,9 @@ class DoubletClassifier(nn.Module):
         attention: Heads and backend of these layers.
         frequency: Highest frequency of the rotary encoding per unit of slope, and per ten of bend.
         base: Ratio between the highest and (nearly) the lowest frequency.
-        width: Features of a hit and of the sum of its doublets.
+        width: Features W of a hit and of the sum of its doublets.
         num_gates: Number of gates G with which doublets are added up.
+        num_rounds: Rounds of messages.
 
     Raises:
         ValueError: If a feature is missing, or the gates do not divide the width.
@@ -93,6 +100,7 @@ class DoubletClassifier(nn.Module):
         base: float = 30.0,
         width: int = 64,
         num_gates: int = 8,
+        num_rounds: int = 2,
     ) -> None:
         super().__init__()
         if width % num_gates:
@@ -119,6 +127,9 @@ class DoubletClassifier(nn.Module):
         self.value = nn.Linear(dim, width)
         self.hit = nn.Linear(num_features, width)
         self.head = Dense(2 * width, 1)
+        self.state = nn.Linear(2 * width + 1, width)
+        self.rounds = nn.ModuleList(DoubletMessages(width, dim) for _ in range(num_rounds))
+        self.correction = nn.Linear(width, 1)
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """Classify the hits.
@@ -130,10 +141,10 @@ class DoubletClassifier(nn.Module):
         Returns:
             Logits (B, N), zero at padded slots.
         """
-        return self.score(x, valid, valid).hit
+        return self.exchange(self.score(x, valid, valid))
 
     def score(self, x: Tensor, valid: Tensor, chosen: Tensor) -> DoubletScores:
-        """Classify some hits and their doublets, at a cost that grows with the chosen hits.
+        """Classify some hits, each for itself, and their doublets; the cost grows with their number.
 
         Args:
             x: Raw columns (B, N, F).
@@ -156,9 +167,9 @@ class DoubletClassifier(nn.Module):
         attended = ranked.topk(min(self.num_attended, ranked.shape[-1]), dim=-1).indices
         doublets = candidates.pick(attended)
         tokens = self._attend(self.doublet(hits, here, doublets), doublets)  # (B, M, K, D)
-        logit = self._classify(here, tokens, doublets.valid)  # (B, M)
+        known = torch.cat([self.hit(here), self._add_up(tokens, doublets.valid)], -1)
         anchor_before = order.gather(1, anchor)
-        hit = logit.new_zeros(valid.shape).scatter(1, anchor_before, logit.masked_fill(~real, 0.0))
+        hit = _spread(self.head(known).squeeze(-1), anchor_before, real, valid.shape[1])
         partner = order.gather(1, candidates.partner.flatten(1)).view_as(candidates.partner)
         return DoubletScores(
             hit,
@@ -169,7 +180,34 @@ class DoubletClassifier(nn.Module):
             screen,
             attended,
             self.same(tokens).squeeze(-1),
+            tokens,
+            known,
         )
+
+    def exchange(self, scores: DoubletScores) -> Tensor:
+        """Let the chosen hits exchange messages along their doublets and classify them again.
+
+        Args:
+            scores: What `score` makes of these hits. A hit near one that was not chosen lacks its
+                messages.
+
+        Returns:
+            Logits (B, N), zero where a hit was not chosen.
+        """
+        anchor, num_hits = scores.anchor, scores.hit.shape[1]
+        real = scores.chosen.gather(1, anchor)  # (B, M)
+        place = torch.arange(anchor.shape[1], device=anchor.device).expand_as(anchor)
+        nowhere = torch.full_like(scores.chosen, -1, dtype=torch.long)
+        place = nowhere.scatter(1, anchor, place.masked_fill(~real, -1))  # (B, N)
+        partner = scores.partner.gather(2, scores.attended)  # (B, M, K)
+        partner = place.gather(1, partner.flatten(1)).view_as(partner)
+        seen = scores.valid.gather(2, scores.attended) & (partner >= 0)
+        graph = DoubletGraph(partner.clamp(min=0), seen, scores.tokens, scores.doublet)
+        before = scores.hit.gather(1, anchor).unsqueeze(-1)  # (B, M, 1)
+        state = self.state(torch.cat([scores.known, before], -1))  # (B, M, W)
+        for exchange in self.rounds:
+            state = exchange(state, graph)
+        return _spread((before + self.correction(state)).squeeze(-1), anchor, real, num_hits)
 
     def _attend(self, tokens: Tensor, doublets: Doublets) -> Tensor:
         """Let the doublets of one anchor attend to each other, (B, M, K, D)."""
@@ -184,9 +222,14 @@ class DoubletClassifier(nn.Module):
         positions = torch.stack([doublets.bend.asinh(), doublets.slope], -1)  # (B, M, K, 2)
         return self.rotary(positions.flatten(0, 1))
 
-    def _classify(self, here: Tensor, tokens: Tensor, valid: Tensor) -> Tensor:
-        """Add up the doublets of each anchor and classify it, (B, M)."""
+    def _add_up(self, tokens: Tensor, valid: Tensor) -> Tensor:
+        """Add up the doublets of each anchor, (B, M, W)."""
         gate = self.gate(tokens).sigmoid().where(valid.unsqueeze(-1), 0.0)  # (B, M, K, G)
         value = self.value(tokens).unflatten(-1, (self.num_gates, -1))
-        total = torch.einsum("bmkg,bmkgd->bmgd", gate, value).flatten(2) / 2  # (B, M, width)
-        return self.head(torch.cat([self.hit(here), total], -1)).squeeze(-1)
+        return torch.einsum("bmkg,bmkgd->bmgd", gate, value).flatten(2) / 2
+
+
+def _spread(logit: Tensor, anchor: Tensor, real: Tensor, num_hits: int) -> Tensor:
+    """Bring logits (B, M) of anchors to their places among the hits (B, N)."""
+    zeros = logit.new_zeros(logit.shape[0], num_hits)
+    return zeros.scatter(1, anchor, logit.masked_fill(~real, 0.0))

@@ -7,6 +7,7 @@ Run as ``python hit_filter.py fit --config hit_filter.yaml`` or ``hepattn trackm
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from lightning.pytorch.utilities import rank_zero_only
@@ -24,15 +25,32 @@ from hepattn.metrics.hit_filter import FilterFigures, HitFilterMetrics
 from hepattn.models.doublet_classifier import DoubletClassifier, DoubletScores
 from hepattn.nn.normalise import Feature
 from hepattn.ops.distributed import weighted_mean
+from hepattn.ops.sort import invert, sort_order
 from hepattn.training.cli import run, run_script
 from hepattn.training.figures import save_figure
 from hepattn.training.module import BaseModule, ScheduleCallable
 from hepattn.training.optimizer import OptimizerCallable
 from hepattn.training.report import format_efficiency, write_figures
 
-FIXED_EFFICIENCIES = (0.99, 0.995)
+FIXED_EFFICIENCIES = (0.98, 0.99, 0.995)
 MIRRORED = ("z", "eta", "geta")
 """Features that a mirror at z = 0 gives the other sign."""
+
+
+class Sampled(NamedTuple):
+    """What a training step looks at of some events.
+
+    Attributes:
+        scores: What the network makes of drawn hits, each by itself.
+        weight: How many hits each of them stands for (B, N).
+        logit: Logits of the hits of a sector after they exchanged messages (B, N).
+        inner: True for those of them whose neighbours are in the sector, too (B, N).
+    """
+
+    scores: DoubletScores
+    weight: Tensor
+    logit: Tensor
+    inner: Tensor
 
 
 class HitFilter(BaseModule):
@@ -52,8 +70,11 @@ class HitFilter(BaseModule):
         threshold: A fixed threshold instead, in (0, 1).
         min_hits: Hits that a particle has to keep; the data's selection decides it.
         background_share: Share of the other hits that a training step looks at beside all signal
-            hits, anew at random; for a `DoubletClassifier`, whose cost grows with them. The loss
-            should weigh signal hits down by as much.
+            hits, anew at random, where each counts for those it stands for; for a
+            `DoubletClassifier`, whose cost grows with them.
+        sector: Share of the event, a range in φ at a random place, whose hits exchange messages in
+            a training step; the messages alone learn from it. For a `DoubletClassifier`, with a
+            ``background_share`` or a ``doublet_weight``.
         doublet_weight: Weight of two more losses, of the candidates and of the doublets that
             attend: are the two hits of one particle? For a `DoubletClassifier`.
         mirror: Whether training mirrors every other event, at random, at z = 0, where the detector
@@ -80,6 +101,7 @@ class HitFilter(BaseModule):
         threshold: float | None = None,
         min_hits: int = 3,
         background_share: float = 1.0,
+        sector: float = 0.1,
         doublet_weight: float = 0.0,
         mirror: bool = False,
     ) -> None:
@@ -88,8 +110,9 @@ class HitFilter(BaseModule):
             raise ValueError(f"hit_efficiency={hit_efficiency} must be in (0, 1]")
         if threshold is not None and not 0 < threshold < 1:
             raise ValueError(f"threshold={threshold} must be in (0, 1)")
-        if not 0 < background_share <= 1:
-            raise ValueError(f"background_share={background_share} must be in (0, 1]")
+        for name, share in (("background_share", background_share), ("sector", sector)):
+            if not 0 < share <= 1:
+                raise ValueError(f"{name}={share} must be in (0, 1]")
         if doublet_weight < 0:
             raise ValueError(f"doublet_weight={doublet_weight} must not be negative")
         self.samples = background_share < 1 or doublet_weight > 0
@@ -99,6 +122,7 @@ class HitFilter(BaseModule):
                 f"a DoubletClassifier, not a {type(self.net).__name__}; leave them out"
             )
         self.background_share = background_share
+        self.sector = sector
         self.doublet_weight = doublet_weight
         self.names = [feature.name for feature in features]
         if mirror and "theta" in self.names:
@@ -128,14 +152,31 @@ class HitFilter(BaseModule):
         """The score from which hits are kept: a configured threshold, else the checkpoint's."""
         return float(self.threshold) if self.fixed_threshold is None else self.fixed_threshold
 
-    def forward(self, batch: HitBatch) -> Tensor | DoubletScores:
+    def forward(self, batch: HitBatch) -> Tensor | Sampled:
         """Score the hits: logits (B, N), or in training what a step looks at of them."""
         if self.training:
             batch = self._mirrored(batch)
         if not (self.training and self.samples):
             return self.net(*self.network_inputs(batch))
         drawn = torch.rand(batch.valid.shape, device=batch.valid.device) < self.background_share
-        return self.net.score(batch.hits, batch.valid, (batch.label | drawn) & batch.valid)
+        chosen = (batch.label | drawn) & batch.valid
+        weight = torch.where(batch.label, 1.0, 1 / self.background_share) * chosen
+        scores = self.net.score(batch.hits, batch.valid, chosen)
+        sector, inner = self._draw_sector(batch)
+        with torch.no_grad():
+            fixed = self.net.score(batch.hits, batch.valid, sector)
+        return Sampled(scores, weight, self.net.exchange(fixed), inner)
+
+    def _draw_sector(self, batch: HitBatch) -> tuple[Tensor, Tensor]:
+        """Draw a range in φ; which hits are in it and which of them not near its ends, (B, N)."""
+        phi = batch.hits[..., self.names.index("phi")]
+        count = batch.valid.sum(1, keepdim=True)  # (B, 1)
+        size = (self.sector * count).ceil().long()
+        start = (torch.rand(count.shape, device=count.device) * count).long()
+        place = (invert(sort_order(phi, batch.valid)) - start).remainder(count.clamp(min=1))
+        margin = torch.where(size < count, size // 8, 0)
+        inner = (place >= margin) & (place < size - margin) & batch.valid
+        return (place < size) & batch.valid, inner
 
     def _mirrored(self, batch: HitBatch) -> HitBatch:
         flip = torch.rand(len(batch.hits), 1, 1, device=batch.hits.device) < 0.5
@@ -145,18 +186,22 @@ class HitFilter(BaseModule):
         """Raw hit columns (B, N, F) and which are real (B, N)."""
         return batch.hits, batch.valid
 
-    def losses(self, batch: HitBatch, outputs: Tensor | DoubletScores) -> dict[str, Tensor]:
+    def losses(self, batch: HitBatch, outputs: Tensor | Sampled) -> dict[str, Tensor]:
         """Are the hits signal, and in training: are the hits of a doublet of one particle?"""
         if isinstance(outputs, Tensor):
             return {"hit": self.loss(outputs, batch.label, batch.valid)}
-        losses = {"hit": self.loss(outputs.hit, batch.label, outputs.chosen)}
+        scores = outputs.scores
+        losses = {
+            "hit": self.loss(outputs.logit, batch.label, outputs.inner),
+            "hit_alone": self.loss(scores.hit, batch.label, outputs.weight),
+        }
         if self.doublet_weight:
-            owner = batch.particle_id.gather(1, outputs.anchor).unsqueeze(-1)  # (B, M, 1)
-            partner = batch.particle_id.gather(1, outputs.partner.flatten(1))
-            same = (partner.view_as(outputs.partner) == owner) & (owner != 0)  # (B, M, C)
-            losses["screen"] = self.doublet_weight * _mean_loss(outputs.screen, same, outputs.valid)
-            same, valid = (part.gather(2, outputs.attended) for part in (same, outputs.valid))
-            losses["doublet"] = self.doublet_weight * _mean_loss(outputs.doublet, same, valid)
+            owner = batch.particle_id.gather(1, scores.anchor).unsqueeze(-1)  # (B, M, 1)
+            partner = batch.particle_id.gather(1, scores.partner.flatten(1))
+            same = (partner.view_as(scores.partner) == owner) & (owner != 0)  # (B, M, C)
+            losses["screen"] = self.doublet_weight * _mean_loss(scores.screen, same, scores.valid)
+            same, valid = (part.gather(2, scores.attended) for part in (same, scores.valid))
+            losses["doublet"] = self.doublet_weight * _mean_loss(scores.doublet, same, valid)
         return losses
 
     def update_metrics(self, stage: str, batch: HitBatch, outputs: Tensor) -> None:
@@ -187,7 +232,8 @@ class HitFilter(BaseModule):
             summary = figures.scalars() | {"auc": float(collected.auc())}
             for fixed in FIXED_EFFICIENCIES if collected.has_signal() else ():
                 at_fixed = collected.figures(collected.threshold_for(fixed))
-                summary[f"hit_purity_at_{fixed}"] = float(at_fixed.hit_purity.value)
+                summary[f"hit_purity_at_{fixed}"] = at_fixed.hit_purity.value
+                summary[f"particles_retained_at_{fixed}"] = at_fixed.particles_retained.value
             if stage == "test" and not self.trainer.fast_dev_run:
                 self._write_evaluation(figures, summary)
                 self.display = None
@@ -245,8 +291,8 @@ def print_figures(figures: FilterFigures, summary: dict[str, float]) -> None:
     table.add_column("value", justify="right")
     for name in ("hit_efficiency", "hit_purity", "particles_retained"):
         table.add_row(name.replace("_", " "), format_efficiency(getattr(figures, name)))
-    for name in ("auc", *(f"hit_purity_at_{fixed}" for fixed in FIXED_EFFICIENCIES)):
-        if name in summary:
+    for name in summary:
+        if name == "auc" or "_at_" in name:
             table.add_row(name.replace("_", " "), f"{summary[name]:.4f}")
     table.add_row("hits before / after", f"{figures.num_hits} / {figures.num_kept}")
     Console().print(table)
