@@ -144,7 +144,7 @@ class DoubletClassifier(nn.Module):
         return self.exchange(self.score(x, valid, valid))
 
     def score(self, x: Tensor, valid: Tensor, chosen: Tensor) -> DoubletScores:
-        """Classify some hits, each for itself, and their doublets; the cost grows with their number.
+        """Classify some hits, each for itself, and their doublets, at a cost that grows with them.
 
         Args:
             x: Raw columns (B, N, F).
