@@ -77,7 +77,8 @@ STREAMED = ["--data.in_memory", "false"]
 CASES = {
     "hit_filter": Case(
         "trackml/hit_filter",
-        [*TRACKML, "--model.background_share", "1.0", "--model.mirror", "false"],
+        [*TRACKML, "--model.background_share", "1.0", "--model.sector", "1.0"]
+        + ["--model.mirror", "false"],
         batch_size=2,
         exact="val/auc",
     ),
