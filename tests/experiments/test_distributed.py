@@ -69,6 +69,7 @@ XEC += ["--model.mirror", "false", "--model.encoder.dim", "16", "--model.encoder
 XEC += ["--model.encoder.hex_width", "4"]
 TRACKML = ["--data.num_simulated", "21", "--data.simulation.num_particles", "30"]
 TRACKML += ["--data.split", "[0.5,0.3,0.2]", "--trainer.gradient_clip_val", "0.1"]
+ALL_HITS = ["--model.background_share", "1.0", "--model.sector", "1.0", "--model.mirror", "false"]
 BLOCK = "--model.net.init_args.block"
 NO_DROPOUT = [f"{BLOCK}.{name}=0.0" for name in ("activation_dropout", "dropout")]
 NO_DROPOUT += ["--model.net.init_args.depth=2", f"{BLOCK}.attention.dropout=0.0"]
@@ -77,8 +78,7 @@ STREAMED = ["--data.in_memory", "false"]
 CASES = {
     "hit_filter": Case(
         "trackml/hit_filter",
-        [*TRACKML, "--model.background_share", "1.0", "--model.sector", "1.0"]
-        + ["--model.mirror", "false"],
+        [*TRACKML, *ALL_HITS],
         batch_size=2,
         exact="val/auc",
     ),

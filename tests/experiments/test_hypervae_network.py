@@ -19,7 +19,9 @@ from hepattn.ops.sets import chamfer, squared_distances
 from hepattn.physics.four_vector import boost_along_z, mass_squared, rotate_about_z
 from hepattn.physics.reference_frame import components, jet_tetrad
 
-NO_FREE_BITS = Objective(weights=LossWeights(kl=1.0), free_bits=FreeBits(0.0), kl_warmup_epochs=0.0)
+NO_FREE_BITS = Objective(
+    weights=LossWeights(kl=1.0, spectra=1.0), free_bits=FreeBits(0.0), kl_warmup_epochs=0.0
+)
 
 
 # L-GATr maps between the scalar parts of multivectors and scalars, also where vectors go in or come
@@ -136,7 +138,7 @@ def test_terms_train_every_parameter_that_they_should(network: str, topology: st
         assert trainable(net, "decoder") <= trained, term
         assert trainable(net, "encoder") <= trained, term
         assert (trainable(net, "topology") <= trained) == (topology == "concrete")
-    for term in ("edges", "hyperedges", "columns", "shapes"):
+    for term in ("edges", "hyperedges", "columns", "shapes", "spectra"):
         assert trainable(net, "decoder") <= gradients(net, term), term
     assert trainable(net, "topology") <= gradients(net, "numbers")
     assert trainable(net, "encoder") <= gradients(net, "kl")
@@ -155,7 +157,7 @@ def test_distributions_of_reconstructed_jets_train_the_encoder() -> None:
     assert trainable(net, "encoder", "decoder") <= gradients(net, "columns", objective)
 
 
-@pytest.mark.parametrize("name", ["edges", "hyperedges", "columns", "shapes"])
+@pytest.mark.parametrize("name", ["edges", "hyperedges", "columns", "shapes", "spectra"])
 def test_distributions_are_equal_at_truth_and_apart_when_jets_are_wider(name: str) -> None:
     vectors, valid = draw_vectors([8, 6, 7, 8, 5, 8, 8, 7])
     true = Sample(vectors, valid)

@@ -24,6 +24,7 @@ NUM_LEADING = 8  # particles whose pT is among the observables of a jet
 FLOOR = 1e-5
 SMALLEST_SHARE = 1e-3  # of a leading particle, also where there is none
 SMALLEST_SPREAD = 0.1  # of a logarithm
+NUM_SPECTRA = 1 + len(SHAPE_GRAPHS)  # the mass and the energy flow polynomials
 
 
 class Sample(NamedTuple):
@@ -81,12 +82,15 @@ class Distances(NamedTuple):
         hyperedges: Mean over the hyperedges' features.
         columns: Mean over the columns of the particles.
         shapes: Energy distance of the observables of jets.
+        spectra: Mean over the relative mass and the energy flow polynomials themselves, whose tails
+            count for more than those of their logarithms.
     """
 
     edges: Tensor
     hyperedges: Tensor
     columns: Tensor
     shapes: Tensor
+    spectra: Tensor
 
 
 def compare(
@@ -113,16 +117,17 @@ def compare(
     columns = _pooled([particle_columns(x) for x in (found, true)], power)
     a, b = (jet_observables(x) for x in (found, true))  # (B, O)
     if len(b) < 2:
-        return Distances(edges, hyperedges, columns, a.sum() * 0.0)
+        return Distances(edges, hyperedges, columns, a.sum() * 0.0, a.sum() * 0.0)
     mean, scale = b.mean(0), b.std(0).clamp(min=SMALLEST_SPREAD)
     shapes = energy_distance((a - mean) / scale, (b - mean) / scale, is_unbiased)
-    return Distances(edges, hyperedges, columns, shapes)
+    spectra = _pooled([x[:, :NUM_SPECTRA].exp().T for x in (a, b)], power, 1e-6)
+    return Distances(edges, hyperedges, columns, shapes, spectra)
 
 
-def _pooled(samples: list[Tensor], power: int) -> Tensor:
+def _pooled(samples: list[Tensor], power: int, smallest: float = 1e-3) -> Tensor:
     """Mean distance of features (O, M) and (O, M'), in units of the spread of the second."""
     found, true = samples
     if found.shape[1] < 2 or true.shape[1] < 2:
         return found.sum() * 0.0
-    scale = true.std(1, keepdim=True).clamp(min=1e-3)
+    scale = true.std(1, keepdim=True).clamp(min=smallest)
     return quantile_loss(found / scale, true / scale, power=power).mean()

@@ -37,6 +37,8 @@ class LossWeights:
         hyperedges: Distributions of the hyperedges.
         columns: Distributions of the particles' own columns.
         shapes: Joint distribution of the observables of jets.
+        spectra: Distributions of the mass and of energy flow polynomials; for a second stage with
+            larger batches, which know more of their tails.
         jet: Jet head against pT, η and mass.
         consistency: Sum of the particles against pT, η and mass.
         count: Number of particles of each jet.
@@ -49,6 +51,7 @@ class LossWeights:
     hyperedges: float = 1.0
     columns: float = 30.0
     shapes: float = 1.0
+    spectra: float = 0.0
     jet: float = 0.1
     consistency: float = 0.1
     count: float = 1.0
