@@ -11,7 +11,8 @@ full, 64 features. The networks get raw columns and give a logit an event:
 
 By default our transformers have the width of torch's: 8 heads of 8 features. With ``--head-dim 16``
 attention is twice as wide, as published for events. Dense nets are gated by a GELU here, which is
-half as much work again as torch's with its ReLU.
+half as much work again as torch's with its ReLU; with ``--activation gelu`` those of the Particle
+Transformer are as large as torch's.
 """
 
 # B events, N objects, F columns, D features
@@ -61,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "objects": sum(MAX_OBJECTS.values()),
         "mean_number_of_objects": numbers,
         "head_dim": options.head_dim,
+        "activation": options.activation,
         "parameters": {name: count(network) for name, network in contenders.items()},
         "seconds": seconds,
     }
@@ -85,6 +87,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = measure.make_parser(__doc__, repeats=9)
     parser.add_argument("--events", type=int, help="events of a batch")
     parser.add_argument("--head-dim", type=int, default=8, help="features of a head of ours")
+    parser.add_argument("--activation", choices=("geglu", "gelu"), default="geglu")
     options = measure.parse(parser, arguments)
     options.events = options.events or (64 if options.quick else NUM_EVENTS)
     return options
@@ -136,8 +139,9 @@ def make_contenders(options: argparse.Namespace) -> dict[str, nn.Module]:
     )
     block, set_block = event_particle_transformer.BLOCK, SetBlockOptions()
     attention = replace(block.attention, num_heads=NUM_HEADS, head_dim=options.head_dim)
+    block = replace(block, attention=attention, activation=options.activation)
     networks = {
-        PART: EventParticleTransformer(schema, 1, DIM, block=replace(block, attention=attention)),
+        PART: EventParticleTransformer(schema, 1, DIM, block=block),
         SET: SetTransformer(schema, 1, DIM, block=replace(set_block, attention=attention)),
         SUMS: DeepSets(schema, 1, (DIM,) * DEPTH, (DIM,) * (DEPTH - 1)),
         PEER: TorchEncoder(),
