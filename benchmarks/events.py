@@ -87,7 +87,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = measure.make_parser(__doc__, repeats=9)
     parser.add_argument("--events", type=int, help="events of a batch")
     parser.add_argument("--head-dim", type=int, default=8, help="features of a head of ours")
-    parser.add_argument("--activation", choices=("geglu", "gelu"), default="geglu")
+    activation_help = "of the Particle Transformer's dense nets"
+    parser.add_argument(
+        "--activation", choices=("geglu", "gelu"), default="geglu", help=activation_help
+    )
     options = measure.parse(parser, arguments)
     options.events = options.events or (64 if options.quick else NUM_EVENTS)
     return options

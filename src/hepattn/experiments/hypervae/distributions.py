@@ -56,7 +56,7 @@ def jet_observables(jets: Sample) -> Tensor:
         jets: Jets by falling pT.
 
     Returns:
-        (B, O): ln of the relative mass, ln of 13 polynomials, ln of the largest shares of pT.
+        (B, O), positive: the relative mass, 13 polynomials, the largest shares of pT.
     """
     relative = relative_particles(jets.vectors, jets.valid)
     shares = momentum_shares(relative.pt, jets.valid)
@@ -64,7 +64,7 @@ def jet_observables(jets: Sample) -> Tensor:
     flow = energy_flow_polynomials(shares, angles, SHAPE_GRAPHS)  # (B, 13)
     mass = relative_mass(jets.vectors, jets.valid).unsqueeze(-1)
     leading = shares[:, :NUM_LEADING].clamp(min=SMALLEST_SHARE)
-    return torch.cat([mass, flow, leading], -1).clamp(min=FLOOR).log()
+    return torch.cat([mass, flow, leading], -1).clamp(min=FLOOR)
 
 
 def particle_columns(jets: Sample) -> Tensor:
@@ -115,12 +115,13 @@ def compare(
     edges = _pooled([graph.edges[graph.edge_valid].T for graph in graphs], power)
     hyperedges = _pooled([graph.hyperedges[graph.hyperedge_valid].T for graph in graphs], power)
     columns = _pooled([particle_columns(x) for x in (found, true)], power)
-    a, b = (jet_observables(x) for x in (found, true))  # (B, O)
+    observables = [jet_observables(x) for x in (found, true)]  # (B, O) each
+    spectra = _pooled([x[:, :NUM_SPECTRA].T for x in observables], power, 1e-6)
+    a, b = (x.log() for x in observables)
     if len(b) < 2:
-        return Distances(edges, hyperedges, columns, a.sum() * 0.0, a.sum() * 0.0)
+        return Distances(edges, hyperedges, columns, a.sum() * 0.0, spectra)
     mean, scale = b.mean(0), b.std(0).clamp(min=SMALLEST_SPREAD)
     shapes = energy_distance((a - mean) / scale, (b - mean) / scale, is_unbiased)
-    spectra = _pooled([x[:, :NUM_SPECTRA].exp().T for x in (a, b)], power, 1e-6)
     return Distances(edges, hyperedges, columns, shapes, spectra)
 
 

@@ -29,7 +29,7 @@ SetDistance = Literal["chamfer", "sliced", "sinkhorn", "hungarian"]
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the terms; a term of weight 0 is not computed.
+    """Weights of the terms; a term of weight 0 is left out.
 
     Args:
         particles: Distance between the sets of particles.
