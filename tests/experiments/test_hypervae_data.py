@@ -20,6 +20,7 @@ from hepattn.experiments.hypervae.hypergraph import (
     HYPEREDGE_FEATURES,
     HypergraphOptions,
     build_hypergraph,
+    choices,
     hyperedge_sets,
 )
 from hepattn.experiments.hypervae.jet_statistics import JetStatistics
@@ -83,6 +84,17 @@ def test_edges_of_coincident_particles_and_empty_jets_are_finite_with_gradients(
     assert vectors.grad.isfinite().all()
     assert (graph.edges[1:] == 0).all()
     assert not graph.edge_valid[1:].any()
+
+
+def test_edges_have_gradients_after_an_evaluation_was_the_first_to_build_any() -> None:
+    choices.cache_clear()
+    vectors, valid = draw_vectors([8, 5])
+    with torch.inference_mode():
+        build_hypergraph(vectors, valid, OPTIONS)
+    vectors.requires_grad_()
+    graph = build_hypergraph(vectors, valid, OPTIONS)
+    (graph.edges.sum() + graph.hyperedges.sum()).backward()
+    assert vectors.grad.abs().sum() > 0
 
 
 def test_real_edges_and_hyperedges_come_first() -> None:

@@ -72,6 +72,7 @@ class Hypergraph(NamedTuple):
 
 
 @cache
+@torch.inference_mode(False)  # else a training could not use what an evaluation has left here
 def choices(num: int, order: int) -> Tensor:
     """Sets of some of the first particles (sets, order), those of the first ones first."""
     sets = sorted(combinations(range(num), order), key=lambda members: members[::-1])
